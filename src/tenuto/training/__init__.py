@@ -1,0 +1,1 @@
+"""The training loop: objective, rows, optimizer, state, events."""

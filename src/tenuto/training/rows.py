@@ -1,0 +1,54 @@
+"""Rows: what one use of an instance item or a prior image is made of, and how rows become micro-batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from tenuto.words import Role, Size
+
+
+@dataclass(frozen=True)
+class Row:
+    """One sample of an update, before noise is added."""
+
+    id: str
+    visit: int
+    """How many times this item was used before: with the id, the name of every draw made for the row."""
+    role: Role
+    size: Size
+    caption: str
+    chunks: int
+    """Text passes of the caption; rows of one micro-batch have the same number."""
+    latents: Tensor
+    """Clean latents [C H W]."""
+
+
+class Source(Protocol):
+    """An instance item or a prior image, ready to be used any number of times."""
+
+    def row(self, visit: int) -> Row: ...
+
+
+def micro_batches(rows: Sequence[Row], limit: int | None) -> Iterator[list[Row]]:
+    """Rows of one (size, chunks) together, at most `limit` of them at a time, in the order in which they came.
+
+    Text of another length changes cross-attention, so rows of different chunks never share a forward.
+    """
+    groups: dict[tuple[Size, int], list[Row]] = {}
+    for row in rows:
+        groups.setdefault((row.size, row.chunks), []).append(row)
+    for group in groups.values():
+        step = limit or len(group)
+        for start in range(0, len(group), step):
+            yield group[start : start + step]
+
+
+def shares(batch: Sequence[Row], update: Sequence[Row]) -> Tensor:
+    """1 / rows of each row's role in the whole update [B]."""
+    counts = {role: sum(row.role == role for row in update) for role in {row.role for row in update}}
+    return torch.tensor([1 / counts[row.role] for row in batch])

@@ -1,0 +1,54 @@
+"""[training]: how long, how large, how careful."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+
+from tenuto.adapters.adapter import AdapterSettings
+from tenuto.training.optimizers import LearningRateSettings, OptimizerSettings
+from tenuto.words import Settings
+
+
+class TrainingSettings(Settings):
+    """[training]: either `steps` or `epochs` says how long."""
+
+    steps: PositiveInt | None = None
+    """Optimizer updates."""
+    epochs: PositiveInt | None = None
+    """Passes over the instance images (times their repeats)."""
+    batch: PositiveInt = 4
+    """Instance rows per update. Prior rows come on top: batch x ratio."""
+    micro_batch: PositiveInt | None = None
+    """Most rows in one forward; smaller needs less memory and changes the result only by rounding. Unset: all."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Of the base; the LoRA itself is always trained in fp32."""
+    gradient_checkpointing: bool = False
+    """Less memory, a third more time, the same gradients."""
+    clip_norm: PositiveFloat | None = 1.0
+    """Joint limit of the gradient norm; how often it was hit is logged."""
+    save_every: PositiveInt = 100
+    """Updates between saved states: an interrupted training goes on from the last one."""
+    keep: NonNegativeInt | None = None
+    """How many of the LoRA snapshots that are saved on the way to keep; unset: all."""
+    sample_every: NonNegativeInt = 0
+    """Updates between sample pictures; 0: none."""
+    sample_prompts: tuple[str, ...] = ()
+    """Prompts of the sample pictures; empty: the first instance caption."""
+    watch_every: NonNegativeInt = 50
+    """Updates between drift readings in the log; 0: none."""
+    start_from: str | None = None
+    """A LoRA file to go on training from."""
+    adapter: AdapterSettings = AdapterSettings()
+    """Which layers are adapted, and how."""
+    optimizer: OptimizerSettings = OptimizerSettings()
+    """AdamW's settings."""
+    learning_rate: LearningRateSettings = LearningRateSettings()
+    """Schedule of the learning rate."""
+
+    @model_validator(mode="after")
+    def _one_length(self) -> Self:
+        if self.steps is not None and self.epochs is not None:
+            raise ValueError("give steps or epochs, not both")
+        return self
