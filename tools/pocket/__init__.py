@@ -1,0 +1,1 @@
+"""Trains pocket, the embedded base, from nothing: `python -m tools.pocket all`. See docs/pocket.md."""

@@ -1,0 +1,48 @@
+"""How a picture's tags become training prompts: shuffled, thinned, sometimes a few, sometimes none."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+EMPTY, FEW = 0.1, 0.1
+BEGIN, END, LENGTH = 49406, 49407, 77
+
+
+def vary(line: dict[str, Any], rng: random.Random) -> list[str]:
+    """The name stays; one tag in seven goes; order says nothing."""
+    kind = rng.random()
+    if kind < EMPTY:
+        return []
+    said = list(line["caption"])
+    rng.shuffle(said)
+    if kind < EMPTY + FEW:
+        return said[: rng.randint(1, 4)]
+    return [tag for tag in said if tag == line["name"] or rng.random() > 0.14]
+
+
+class Words:
+    """Tags to token ids, each tag looked up once (commas end a tag, so tags do not run into each other)."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.tokenizer, self.known = tokenizer, {}
+        self.comma = self._ids(",")
+
+    def _ids(self, text: str) -> list[int]:
+        if text not in self.known:
+            self.known[text] = self.tokenizer(text, add_special_tokens=False).input_ids
+        return self.known[text]
+
+    def row(self, said: Sequence[str]) -> list[int]:
+        ids = [token for tag in said for token in (*self._ids(tag), *self.comma)][:-1]
+        ids = ids[: LENGTH - 2]
+        return [BEGIN, *ids, *[END] * (LENGTH - 1 - len(ids))]
+
+    def batch(self, lines: Sequence[Sequence[str]]) -> Tensor:
+        """[B, 77]"""
+        return torch.from_numpy(np.array([self.row(said) for said in lines], dtype=np.int64))

@@ -1,0 +1,61 @@
+"""Stage 1: pictures of the world and what is on them, drawn by worker processes into files that are read as needed."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from itertools import islice
+from random import Random
+
+import numpy as np
+
+from tenuto.pocket import world
+from tools.pocket.common import BUCKETS, Bench, Size, name_of
+
+CHUNK = 250
+
+
+def chunk(size: Size, first: int, count: int) -> tuple[np.ndarray, list[str]]:
+    """`count` pictures and caption lines. Every picture has its own seed, so any chunk can be drawn again alone."""
+    pictures, lines = [], []
+    for index in range(first, first + count):
+        rng = Random(f"pocket {name_of(size)} {index}")
+        scene = world.sample_scene(rng)
+        pictures.append(np.asarray(world.render(scene, size), dtype=np.uint8))
+        lines.append(json.dumps({"tags": world.tags(scene), "caption": world.caption_tags(scene, rng), "name": scene.name}))
+    return np.stack(pictures), lines
+
+
+def chunks(size: Size, count: int, pool: ProcessPoolExecutor) -> Iterator[tuple[int, np.ndarray, list[str]]]:
+    starts = range(0, count, CHUNK)
+    counts = [min(CHUNK, count - start) for start in starts]
+    for start, (pictures, lines) in zip(starts, pool.map(chunk, [size] * len(starts), starts, counts), strict=True):
+        yield start, pictures, lines
+
+
+def render(bench: Bench, count: int, workers: int) -> None:
+    """All buckets. A bucket that is there already is left alone; half a bucket is drawn again."""
+    with ProcessPoolExecutor(workers) as pool:
+        for size, share in BUCKETS.items():
+            wanted = round(count * share)
+            final, partial = bench.file(f"pictures-{name_of(size)}.npy"), bench.file(f"pictures-{name_of(size)}.partial")
+            if final.exists():
+                continue
+            memory = np.lib.format.open_memmap(partial, "w+", np.uint8, (wanted, size[1], size[0], 3))
+            lines: list[str] = []
+            for start, pictures, more in chunks(size, wanted, pool):
+                memory[start : start + len(pictures)] = pictures
+                lines += more
+            memory.flush()
+            bench.file(f"captions-{name_of(size)}.jsonl").write_text("\n".join(lines) + "\n")
+            os.replace(partial, final)
+            bench.log("render", f"{wanted} pictures of {name_of(size)}")
+
+
+def fresh(size: Size, count: int, seed: str) -> tuple[np.ndarray, list[world.Scene]]:
+    """Pictures that no training has seen."""
+    rng = Random(seed)
+    scenes = list(islice(iter(lambda: world.sample_scene(rng), None), count))
+    return np.stack([np.asarray(world.render(scene, size), dtype=np.uint8) for scene in scenes]), scenes
