@@ -1,0 +1,279 @@
+"""The project file: composes the settings that live beside each part. One schema for TOML, --set, forms and docs."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import UnionType
+from typing import Any, Literal, Self, Union, get_args, get_origin
+
+import tomli_w
+from pydantic import (
+    BaseModel,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveInt,
+    SerializeAsAny,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import ErrorDetails
+
+from tenuto.data.buckets import BucketSettings
+from tenuto.data.dataset import VariationSettings
+from tenuto.evaluation.comparison import ComparisonSettings
+from tenuto.families.sampling import SamplerSettings
+from tenuto.prior.prompts import PromptSettings
+from tenuto.regularizers.base import Regularizer
+from tenuto.regularizers.catalogue import REGULARIZERS
+from tenuto.regularizers.prior_preservation import PriorPreservation
+from tenuto.training.settings import TrainingSettings
+from tenuto.words import Kind, Settings, TenutoError
+
+
+class BaseSettings(Settings):
+    """[base]: the checkpoint being adapted; it is never changed."""
+
+    model: str = "pocket"
+    """A name ("pocket"), a diffusers folder, or a hub id."""
+    device: str = "auto"
+    """auto: a GPU when there is one, else the CPU; or a torch device such as "cuda:1"."""
+
+
+class FolderSettings(Settings):
+    """[[prior.folders]]: the user's own reg pictures."""
+
+    path: str
+    """The folder; pictures with captions of the same stem where there are any."""
+    use: Literal["prior", "instance"] = "prior"
+    """prior: protects the base; instance: trained on like the user's own pictures."""
+    concept: str = ""
+    """Whose prior rows they are; empty: everybody's."""
+    caption: str = ""
+    """For pictures without a caption file."""
+    repeats: PositiveInt = 1
+    """Uses per epoch, when used as instance pictures."""
+
+
+class PriorSettings(Settings):
+    """[prior]: three numbers, never one: how many prior images exist, how often they are drawn, what they count.
+
+    (What they count is the regularizers' `weight`.)
+    """
+
+    per_image: NonNegativeInt | None = None
+    """Pool size: prior images per instance image. Unset: as many as the run draws, so that each is used once."""
+    ratio: NonNegativeFloat = 1.0
+    """Prior rows per instance row; any number."""
+    prompting: PromptSettings = PromptSettings()
+    """How prior prompts are made from the captions."""
+    sampler: SamplerSettings = SamplerSettings()
+    """How prior images are sampled from the base."""
+    seed: int | None = None
+    """Seed of the prior images; unset: the project's, so that runs share them."""
+    folders: tuple[FolderSettings, ...] = ()
+    """The user's own reg pictures."""
+
+
+class ConceptSettings(Settings):
+    """[[concepts]]: one thing to learn."""
+
+    name: str = Field(min_length=1, pattern=r"^[^/\\]+$")
+    """What it is called in plans and reports."""
+    kind: Kind = "concept"
+    """character, concept, clothing or style: decides sensible prior defaults."""
+    images: str
+    """Folder of pictures with captions (.txt of the same stem)."""
+    trigger: str = ""
+    """The word(s) that call it; several are separated by commas."""
+    class_word: str = ""
+    """What it is a case of ("1girl", "dog"); may be empty."""
+    repeats: PositiveInt = 1
+    """Uses of each picture per epoch."""
+    ratio: NonNegativeFloat | None = None
+    """prior.ratio of its own."""
+    per_image: NonNegativeInt | None = None
+    """prior.per_image of its own."""
+    prompting: PromptSettings | None = None
+    """prior.prompting of its own."""
+    test_images: str | None = None
+    """Pictures of the same thing in styles, places and views that `images` lacks: measures it without rewarding bake."""
+
+
+class DataSettings(Settings):
+    """[data]: how pictures and captions are read."""
+
+    buckets: BucketSettings = BucketSettings()
+    """Sizes that pictures are resized and cropped to."""
+    variation: VariationSettings = VariationSettings()
+    """How rows vary from visit to visit."""
+    background: str = "white"
+    """The colour that transparency is flattened on."""
+    caption_extension: str = ".txt"
+    """Extension of the caption files."""
+    validation: float = Field(0.0, ge=0.0, lt=1.0)
+    """Share of the pictures that is set aside, never trained on."""
+
+
+class Project(Settings):
+    """A whole project."""
+
+    name: str | None = None
+    """Names the run's folder; unset: the project file's name."""
+    seed: int = 0
+    """Decides every draw."""
+    base: BaseSettings = BaseSettings()
+    concepts: tuple[ConceptSettings, ...] = Field(min_length=1)
+    data: DataSettings = DataSettings()
+    prior: PriorSettings = PriorSettings()
+    regularizers: dict[str, SerializeAsAny[Regularizer]] = Field(
+        default_factory=lambda: {"prior_preservation": PriorPreservation()}
+    )
+    training: TrainingSettings = TrainingSettings()
+    comparison: ComparisonSettings = ComparisonSettings()
+
+    @field_validator("regularizers", mode="before")
+    @classmethod
+    def _from_catalogue(cls, value: Any) -> Any:
+        if not isinstance(value, Mapping):
+            return value
+        for name in value:
+            if name not in REGULARIZERS:
+                raise ValueError(f"no regularizer is called {name!r}{_nearest(name, REGULARIZERS)}")
+        return {
+            name: fields if isinstance(fields, Regularizer) else REGULARIZERS[name].model_validate(fields)
+            for name, fields in value.items()
+        }
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> Self:
+        names = [concept.name for concept in self.concepts]
+        twice = {name for name in names if names.count(name) > 1}
+        if twice:
+            raise ValueError(f"two concepts are called {min(twice)!r}; names must differ")
+        return self
+
+    def needs_prior(self) -> bool:
+        """Whether any regularizer wants prior rows and any concept has a ratio above 0."""
+        wanted = any(method.active() and method.needs_prior() for method in self.regularizers.values())
+        return wanted and any(self.ratio(concept) > 0 for concept in self.concepts)
+
+    def ratio(self, concept: ConceptSettings) -> float:
+        return self.prior.ratio if concept.ratio is None else concept.ratio
+
+    def prompting(self, concept: ConceptSettings) -> PromptSettings:
+        """The concept's own prompt settings, else the project's; several concepts are each other's prior unless asked."""
+        chosen = concept.prompting or self.prior.prompting
+        if len(self.concepts) > 1 and chosen.prompts is None:
+            return chosen.model_copy(update={"prompts": "none"})
+        return chosen
+
+    def to_toml(self) -> str:
+        """The project with every default written out."""
+        return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
+
+
+def load_project(path: Path, changes: Sequence[str] = ()) -> Project:
+    """Read a project file; `changes` are "section.key=value" as in --set. Paths in it are relative to the file.
+
+    Raises TenutoError that names the file, the key and the nearest valid name.
+    """
+    try:
+        table = tomllib.loads(path.read_bytes().decode("utf-8-sig"))
+    except FileNotFoundError as error:
+        raise TenutoError(f"{path}: no such project file") from error
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise TenutoError(f"{path}: not a readable TOML file ({error})") from error
+    for change in changes:
+        _set(table, change)
+    project = make_project(table, str(path))
+    return _resolved(project, path.resolve().parent)
+
+
+def make_project(table: Mapping[str, Any], source: str) -> Project:
+    """A project from plain data; `source` is named in errors."""
+    try:
+        return Project.model_validate(table)
+    except ValidationError as error:
+        raise TenutoError(f"{source}: " + "; ".join(_explain(detail) for detail in error.errors())) from error
+
+
+def _resolved(project: Project, folder: Path) -> Project:
+    def absolute(text: str) -> str:
+        return str(folder / Path(text).expanduser())
+
+    concepts = tuple(
+        concept.model_copy(
+            update={"images": absolute(concept.images)}
+            | ({"test_images": absolute(concept.test_images)} if concept.test_images else {})
+        )
+        for concept in project.concepts
+    )
+    folders = tuple(own.model_copy(update={"path": absolute(own.path)}) for own in project.prior.folders)
+    model = project.base.model
+    if (folder / model).is_dir():
+        model = absolute(model)
+    return project.model_copy(
+        update={
+            "concepts": concepts,
+            "prior": project.prior.model_copy(update={"folders": folders}),
+            "base": project.base.model_copy(update={"model": model}),
+        }
+    )
+
+
+def _set(table: dict[str, Any], change: str) -> None:
+    name, equals, text = change.partition("=")
+    if not equals:
+        raise TenutoError(f"--set {change}: write section.key=value")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    *path, last = name.strip().split(".")
+    place: Any = table
+    for part in path:
+        place = place[int(part)] if isinstance(place, list) and part.isdigit() else place.setdefault(part, {})
+        if not isinstance(place, dict | list):
+            raise TenutoError(f"--set {change}: {part} is a value, not a section")
+    if isinstance(place, list):
+        raise TenutoError(f"--set {change}: name the entry by its number, e.g. concepts.0.trigger=...")
+    place[last] = value
+
+
+def _explain(detail: ErrorDetails) -> str:
+    where = ".".join(str(part) for part in detail["loc"])
+    if detail["type"] == "extra_forbidden":
+        *path, wrong = detail["loc"]
+        return f"{where} is not a setting{_nearest(str(wrong), _fields_at(Project, path))}"
+    value = detail.get("input")
+    shown = f" (got {value!r})" if isinstance(value, str | int | float) else ""
+    return f"{where}: {detail['msg'].removeprefix('Value error, ')}{shown}"
+
+
+def _nearest(wrong: str, valid: Mapping[str, Any] | Sequence[str]) -> str:
+    close = difflib.get_close_matches(wrong, list(valid), n=1, cutoff=0.5)
+    return f"; did you mean {close[0]!r}?" if close else f"; there are: {', '.join(valid)}"
+
+
+def _fields_at(model: type[BaseModel], path: Sequence[str | int]) -> list[str]:
+    """Names of the settings that exist at a place in the file."""
+    for part in path:
+        if isinstance(part, str) and part in model.model_fields:
+            model = _model_in(model.model_fields[part].annotation) or model
+        elif isinstance(part, str) and part in REGULARIZERS:
+            model = REGULARIZERS[part]
+    return list(model.model_fields)
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    """The settings class inside an annotation such as tuple[X, ...] or X | None."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    if get_origin(annotation) in (tuple, list, Union, UnionType, dict):
+        return next((found for inner in get_args(annotation) if (found := _model_in(inner))), None)
+    return None

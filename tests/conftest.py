@@ -1,0 +1,31 @@
+"""Fixtures that every room's tests may use."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from tenuto.families.base import Base
+from tenuto.families.checkpoints import open_base
+from tests.tiny import tiny_sd_folder
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Caches and prior sets of tests stay in the tests' own folder."""
+    monkeypatch.setenv("TENUTO_HOME", str(tmp_path_factory.getbasetemp() / "home"))
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_sd_folder(tmp_path_factory.mktemp("tiny") / "sd")
+
+
+@pytest.fixture
+def tiny_base(tiny_folder: Path) -> Base:
+    """Loaded anew for each test: nothing that one test attaches can reach another."""
+    return open_base(str(tiny_folder), device="cpu")
