@@ -1,0 +1,1 @@
+"""The user's data: pictures, captions, tags, buckets, caches, and the mix of instance and prior rows."""

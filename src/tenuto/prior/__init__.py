@@ -1,0 +1,1 @@
+"""Prior prompts, plan, store and build; the audit."""
