@@ -97,6 +97,5 @@ class ConvTagger(nn.Module):
         """[B n] per group."""
         loose = {CONCEPTS, *self.config.several}
         return {
-            name: answer.sigmoid() if name in loose else answer.softmax(dim=1)
-            for name, answer in self(pixels).items()
+            name: answer.sigmoid() if name in loose else answer.softmax(dim=1) for name, answer in self(pixels).items()
         }

@@ -54,8 +54,14 @@ class Seen:
         return cls(first.tags, values, first.single)
 
     def to_json(self) -> dict[str, Any]:
-        values = {name: [[round(p, 5) for p in row] for row in value.tolist()] for name, value in self.probabilities.items()}
-        return {"tags": {name: list(tags) for name, tags in self.tags.items()}, "p": values, "single": list(self.single)}
+        values = {
+            name: [[round(p, 5) for p in row] for row in value.tolist()] for name, value in self.probabilities.items()
+        }
+        return {
+            "tags": {name: list(tags) for name, tags in self.tags.items()},
+            "p": values,
+            "single": list(self.single),
+        }
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Seen:

@@ -73,7 +73,9 @@ def load_convnet(folder: Path, device: torch.device | str = "cpu") -> Tagger:
         where = ".".join(map(str, error.errors()[0]["loc"]))
         raise TenutoError(f"{folder / CONFIG}: {where}: {error.errors()[0]['msg']}; copy the folder again") from error
     except (OSError, SafetensorError, RuntimeError) as error:
-        raise TenutoError(f"{folder / WEIGHTS}: does not fit {CONFIG} ({_first_line(error)}); copy the folder again") from error
+        raise TenutoError(
+            f"{folder / WEIGHTS}: does not fit {CONFIG} ({_first_line(error)}); copy the folder again"
+        ) from error
     return ConvnetTagger(network.to(device), hash_file(folder / WEIGHTS))
 
 

@@ -1,7 +1,7 @@
 """Style bleed: the set's own style where nobody asked for it. METHODS 3.6.
 
-    P(the set's style) minus the base's over (a) prompts without the trigger, (b) the trigger with another style asked for,
-    (c) prompts of a second LoRA that is loaded as well
+P(the set's style) minus the base's over (a) prompts without the trigger, (b) the trigger with another style asked for,
+(c) prompts of a second LoRA that is loaded as well
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ def style_bleed(evidence: Evidence) -> Value:
             return Value.none(why)
         group, tag, rows = CONCEPTS, str(evidence.concept), [row for row in rows if row != "style"]
     elif "style" not in evidence.own:
-        return Value.none(evidence.missing.get("style", "the set has no one style: no style tag that most of its pictures share"))
+        return Value.none(
+            evidence.missing.get("style", "the set has no one style: no style tag that most of its pictures share")
+        )
     else:
         group, tag = "style", evidence.own["style"]
     parts = {PLACES[row]: extra(evidence.arm[row], evidence.base[row], evidence.asked[row], group, tag) for row in rows}

@@ -16,7 +16,9 @@ def concept_strength(evidence: Evidence) -> Value:
         return Value.none(why)
     rows = {row: detection(evidence.arm[row], evidence.concept) for row in UNBIASED if row in evidence.arm}
     if not rows:
-        return Value.none("no prompt could take the concept out of its set: no bank group for style, place, view or subject")
+        return Value.none(
+            "no prompt could take the concept out of its set: no bank group for style, place, view or subject"
+        )
     return Value(
         detection(Seen.join([evidence.arm[row] for row in rows]), evidence.concept),
         detail={

@@ -50,7 +50,9 @@ def ratio(gaps: Sequence[Gap], moved: Part = lambda gap: gap.d) -> float | None:
 def by_bin(gaps: Sequence[Gap]) -> list[float | None]:
     """nD inside each bin of t, with the floored denominator."""
     effects = effect_by_bin(gaps)
-    parts = [sums([gap for gap in gaps if bin_of(gap.t) == number], lambda gap: gap.d, effects) for number in range(BINS)]
+    parts = [
+        sums([gap for gap in gaps if bin_of(gap.t) == number], lambda gap: gap.d, effects) for number in range(BINS)
+    ]
     floor = BIN_FLOOR * sum(below for _, below in parts) / BINS
     return [above / max(below, floor) if below > 0 else None for above, below in parts]
 
@@ -67,7 +69,10 @@ def quantile(values: Sequence[float], q: float) -> float:
 def by_prompt(gaps: Sequence[Gap]) -> dict[str, float]:
     """Each prompt's own pooled nD."""
     effects = effect_by_bin(gaps)
-    parts = {name: sums([g for g in gaps if g.prompt == name], lambda gap: gap.d, effects) for name in {g.prompt for g in gaps}}
+    parts = {
+        name: sums([g for g in gaps if g.prompt == name], lambda gap: gap.d, effects)
+        for name in {g.prompt for g in gaps}
+    }
     return {name: above / below for name, (above, below) in parts.items() if below > 0}
 
 

@@ -20,5 +20,7 @@ def trigger_necessity(evidence: Evidence) -> Value:
     called = detection(evidence.arm["trained"], evidence.concept)
     uncalled = detection(evidence.arm["without"], evidence.concept)
     if called < LEARNT:
-        return Value.none(f"the concept is hardly there even with the trigger ({called:.2f})", trigger=called, no_trigger=uncalled)
+        return Value.none(
+            f"the concept is hardly there even with the trigger ({called:.2f})", trigger=called, no_trigger=uncalled
+        )
     return Value(1 - uncalled / called, detail={"trigger": called, "no_trigger": uncalled})

@@ -1,6 +1,6 @@
 """Selectivity: signal without leak. METHODS 3.3.
 
-    S = 10 log10(nR_trigger / nD)        nR: nD's formula with the trigger in the prompt, same states
+S = 10 log10(nR_trigger / nD)        nR: nD's formula with the trigger in the prompt, same states
 """
 
 from __future__ import annotations
