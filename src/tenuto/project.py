@@ -59,22 +59,24 @@ class FolderSettings(Settings):
     """Uses per epoch, when used as instance pictures."""
 
 
-class PriorSettings(Settings):
+class PriorSettings(PromptSettings):
     """[prior]: three numbers, never one: how many prior images exist, how often they are drawn, what they count.
 
-    (What they count is the regularizers' `weight`.)
+    (What they count is the regularizers' `weight`.) Where the prompts come from stands here too.
     """
 
     per_image: NonNegativeInt | None = None
     """Pool size: prior images per instance image. Unset: as many as the run draws, so that each is used once."""
     ratio: NonNegativeFloat = 1.0
     """Prior rows per instance row; any number."""
-    prompting: PromptSettings = PromptSettings()
-    """How prior prompts are made from the captions."""
     sampler: SamplerSettings = SamplerSettings()
     """How prior images are sampled from the base."""
-    seed: int | None = None
-    """Seed of the prior images; unset: the project's, so that runs share them."""
+    seed: int = 0
+    """Seed of the prior images. Apart from the run's seed, so that runs share them."""
+    batch: PositiveInt = 16
+    """Prior images that are sampled together; it moves their last bits, so it belongs to the plan."""
+    store: str | None = None
+    """Folder of the prior set; unset: one place for all projects of this user."""
     folders: tuple[FolderSettings, ...] = ()
     """The user's own reg pictures."""
 
@@ -94,12 +96,8 @@ class ConceptSettings(Settings):
     """What it is a case of ("1girl", "dog"); may be empty."""
     repeats: PositiveInt = 1
     """Uses of each picture per epoch."""
-    ratio: NonNegativeFloat | None = None
-    """prior.ratio of its own."""
-    per_image: NonNegativeInt | None = None
-    """prior.per_image of its own."""
-    prompting: PromptSettings | None = None
-    """prior.prompting of its own."""
+    prior: PriorSettings | None = None
+    """[concepts.prior]: what differs from [prior] for this concept (prompts, per_image, ratio)."""
     test_images: str | None = None
     """Pictures of the same thing in styles, places and views that `images` lacks: measures it without rewarding bake."""
 
@@ -157,20 +155,18 @@ class Project(Settings):
             raise ValueError(f"two concepts are called {min(twice)!r}; names must differ")
         return self
 
-    def needs_prior(self) -> bool:
-        """Whether any regularizer wants prior rows and any concept has a ratio above 0."""
+    def prior_of(self, concept: ConceptSettings) -> PriorSettings:
+        """[prior] with the concept's own settings over it. Several concepts are each other's prior unless asked."""
+        own = concept.prior
+        both = self.prior.model_copy(update={name: getattr(own, name) for name in own.model_fields_set} if own else {})
+        if len(self.concepts) > 1 and both.mode is None:
+            return both.model_copy(update={"mode": "none"})
+        return both
+
+    def ratios(self) -> dict[str, float]:
+        """Prior rows per instance row, by concept; 0 for all when no active regularizer wants prior rows."""
         wanted = any(method.active() and method.needs_prior() for method in self.regularizers.values())
-        return wanted and any(self.ratio(concept) > 0 for concept in self.concepts)
-
-    def ratio(self, concept: ConceptSettings) -> float:
-        return self.prior.ratio if concept.ratio is None else concept.ratio
-
-    def prompting(self, concept: ConceptSettings) -> PromptSettings:
-        """The concept's own prompt settings, else the project's; several concepts are each other's prior unless asked."""
-        chosen = concept.prompting or self.prior.prompting
-        if len(self.concepts) > 1 and chosen.prompts is None:
-            return chosen.model_copy(update={"prompts": "none"})
-        return chosen
+        return {concept.name: self.prior_of(concept).ratio if wanted else 0.0 for concept in self.concepts}
 
     def to_toml(self) -> str:
         """The project with every default written out."""

@@ -5,7 +5,7 @@ Images are named by what decides them, so a larger pool contains the smaller one
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -26,6 +26,10 @@ class Prompt(Protocol):
     def bucket(self) -> Size: ...
     @property
     def source(self) -> str: ...
+    @property
+    def copy(self) -> int: ...
+    @property
+    def caption(self) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,8 @@ class PlannedImage:
     concept: str
     bucket: Size
     prompt: str
+    caption: str
+    """What a row of it is trained with; the image does not depend on it."""
     negative: str
     seed: int
     source: str
@@ -76,28 +82,22 @@ class PriorPlan:
         return found
 
 
-def plan_prior(
-    prompts: Sequence[Prompt], per_image: Mapping[str, int], sampler: SamplerSettings, *, seed: int, batch: int
-) -> PriorPlan:
-    """The k-th image of every prompt before the (k+1)-th of any, so that a larger pool starts with the smaller one.
-
-    prompts: one or several per instance image and concept; the k-th image of a source uses its prompts in turn.
-    per_image: images per source, by concept.
-    """
-    sources: dict[tuple[str, str], list[Prompt]] = {}
-    for prompt in prompts:
-        sources.setdefault((prompt.concept, prompt.source), []).append(prompt)
-    images = []
-    for k in range(max(per_image.values(), default=0)):
-        for (concept, source), own in sources.items():
-            if k < per_image.get(concept, 0):
-                images.append(_image(own[k % len(own)], k, source, sampler, seed))
-    return PriorPlan(tuple(images), sampler, batch)
+def plan_prior(prompts: Sequence[Prompt], sampler: SamplerSettings, *, seed: int, batch: int) -> PriorPlan:
+    """One image per prompt; every item's first before any item's second, so that a larger pool starts with the smaller."""
+    ordered = sorted(prompts, key=lambda prompt: prompt.copy)
+    return PriorPlan(tuple(_image(prompt, sampler, seed) for prompt in ordered), sampler, batch)
 
 
-def _image(prompt: Prompt, k: int, source: str, sampler: SamplerSettings, seed: int) -> PlannedImage:
-    drawn = seed_for(seed, "prior image", source=source, k=k)
-    name = hash_text(
-        prompt.concept, prompt.text, sampler.negative, str(prompt.bucket), str(drawn), sampler.model_dump_json()
+def _image(prompt: Prompt, sampler: SamplerSettings, seed: int) -> PlannedImage:
+    drawn = seed_for(seed, "prior image", source=prompt.source, copy=prompt.copy)
+    decides = (prompt.concept, prompt.text, str(prompt.bucket), str(drawn), sampler.model_dump_json())
+    return PlannedImage(
+        id=hash_text(*decides)[:20],
+        concept=prompt.concept,
+        bucket=prompt.bucket,
+        prompt=prompt.text,
+        caption=prompt.caption,
+        negative=sampler.negative,
+        seed=drawn,
+        source=prompt.source,
     )
-    return PlannedImage(name[:20], prompt.concept, prompt.bucket, prompt.text, sampler.negative, drawn, source)
