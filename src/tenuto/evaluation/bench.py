@@ -127,9 +127,9 @@ class Bench:
         kept: list[tuple[nn.Parameter, Tensor]] = []
         with torch.no_grad():
             for layer in adapter.layers().values():
-                weight = layer.get_base_layer().weight
+                weight = cast(nn.Parameter, layer.get_base_layer().weight)
                 kept.append((weight, weight.detach().clone()))
-                weight += layer.get_delta_weight(NAME).to(weight)
+                weight += cast(Any, layer).get_delta_weight(NAME).to(weight)
         adapter.detach()
         try:
             yield

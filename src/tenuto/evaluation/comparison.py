@@ -94,7 +94,7 @@ class ComparisonSettings(Settings):
     """Tag groups that the concept itself may change (no bake); unset: by kind."""
     loss_times: tuple[float, ...] = (0.1, 0.3, 0.5, 0.7, 0.9)
     """Times at which losses for fit and gain are taken."""
-    shown: PositiveInt = 4
+    shown: PositiveInt = 3
     """Pictures per row that are kept for the report."""
     batch: PositiveInt = 16
     """Pictures at once."""
@@ -444,6 +444,7 @@ class _Work:
         self._base_answers: dict[tuple[int, str], list[Tensor]] = {}
         self._states: dict[int, list[State]] = {}
         self._hashes: dict[Path, str] = {}
+        self._shown: dict[str, str] = {}
         self._items_key = ""
 
     @property
@@ -451,7 +452,7 @@ class _Work:
         """What the curve is matched on: the detector's reading, or the loss gain where nobody can read pictures."""
         return "concept_strength" if self.detector or not self.unbiased else "gain"
 
-    # -- the set itself -------------------------------------------------------------------------------------------------
+    # -- the set itself
 
     def look(self, items: Sequence[Item], held_out: Sequence[Item], test_items: Sequence[Item]) -> None:
         """Encode the user's pictures for the losses, and let the tagger say what the captions keep silent about."""
@@ -480,7 +481,7 @@ class _Work:
                     captioned[group] = self.tagger.groups[group][int(counts.argmax())]
         self.own = {**self.own, **captioned}
 
-    # -- keys -----------------------------------------------------------------------------------------------------------
+    # -- keys
 
     def _key(self, lora: Path | None, seed: int, **more: Any) -> dict[str, Any]:
         s = self.settings
@@ -508,7 +509,7 @@ class _Work:
 
         return count
 
-    # -- pictures -------------------------------------------------------------------------------------------------------
+    # -- pictures
 
     def _wanted(self, asks: Sequence[Ask], noise: int, trigger: bool, before: str = "") -> list[Wanted]:
         """Seeds are named by row and number, not by the text: all arms, with and without the trigger, are paired."""
@@ -579,7 +580,7 @@ class _Work:
     def strip_asks(self) -> tuple[Ask, ...]:
         return self.prompts.near()[: self.settings.strip_prompts]
 
-    # -- predictions ----------------------------------------------------------------------------------------------------
+    # -- predictions
 
     def states(self, noise: int) -> list[State]:
         """States on base paths of near, far and the empty prompt. The base must be bare."""
@@ -621,11 +622,12 @@ class _Work:
     def base_answers(self, noise: int, what: Literal["prompt", "empty", "trigger"]) -> list[Tensor]:
         """The bare base's predictions at the states of this seed, kept in memory."""
         if (noise, what) not in self._base_answers:
-            self._base_answers[noise, what] = self.bench.predict(*_questions(self.states(noise), what))
+            answers = self.bench.predict(*_questions(self.states(noise), what))
+            self._base_answers[noise, what] = answers
+            while sum(map(_bytes, self._base_answers.values())) > KEPT_BYTES and len(self._base_answers) > 3:
+                del self._base_answers[next(iter(self._base_answers))]
+            return answers
         return self._base_answers[noise, what]
-
-    def forget(self) -> None:
-        self._base_answers.clear()
 
     def _gaps(
         self, name: str, lora: Path, noise: int, strength: float, few: int | None
@@ -637,7 +639,7 @@ class _Work:
                         asks=[[state.text, state.triggered] for state in states], tagger=None)  # fmt: skip
 
         def read() -> Any:
-            f0, u0 = ([self.base_answers(noise, what)[n] for n in chosen] for what in ("prompt", "empty"))  # type: ignore[arg-type]
+            f0, u0 = ([self.base_answers(noise, what)[n] for n in chosen] for what in ("prompt", "empty"))
             t0 = (
                 dict(zip(_triggered(states), self.base_answers(noise, "trigger"), strict=True))
                 if _triggered(states)
@@ -699,7 +701,7 @@ class _Work:
         after = self.store.keep(f"{name}-loss-{what}", {**self._key(lora, 0), **key}, worn)
         return Losses(tuple(before), tuple(after))
 
-    # -- evidence -------------------------------------------------------------------------------------------------------
+    # -- evidence
 
     def evidence(self, arm: Arm, cell: _Cell, *, strip: bool, pictures: bool) -> Evidence:
         """Everything read for one entry of per_seed, its noise seeds taken together."""
@@ -737,7 +739,7 @@ class _Work:
                 for strength, seen in self._strip(name, lora, noise, show).items():
                     strips.setdefault(strength, []).append(seen)
         if pictures:
-            self._shown_name = {**getattr(self, "_shown_name", {}), arm.name: name}
+            self._shown[arm.name] = name
         times = len(cell.seeds)
         asked = {str(row): tuple(a.tags for a in asks) * times for row, asks in self._rows(s.prompts).items()}
         asked |= {
@@ -790,7 +792,7 @@ class _Work:
                     found[strength] = self._draw(part, key, wanted, name, f"strip-{strength:g}", min(show, 2))
         return {strength: seen for strength, seen in found.items() if seen is not None}
 
-    # -- curve ----------------------------------------------------------------------------------------------------------
+    # -- curve
 
     def curve(self, arm: Arm, cell: _Cell) -> list[Point]:
         """Earlier checkpoints at full strength, then the last one at other strengths; the same amounts for every arm."""
@@ -826,8 +828,8 @@ class _Work:
                         if row == "far":
                             continue
                         key = self._key(lora, noise, strength=strength)
-                        seen = self._draw(f"{name}-{noise}-{row}", key, self._wanted(asks, noise, True), name, row, 0)
-                        rows.setdefault(row, []).append(cast(Seen, seen))
+                        drawn = self._draw(f"{name}-{noise}-{row}", key, self._wanted(asks, noise, True), name, row, 0)
+                        rows.setdefault(row, []).extend([drawn] if drawn is not None else [])
         evidence = Evidence(
             arm={row: Seen.join(parts) for row, parts in rows.items()},
             base={row: Seen.join(parts) for row, parts in bare.items() if row in rows},
@@ -857,10 +859,12 @@ class _Work:
 
     def pictures(self) -> dict[str, dict[str, list[str]]]:
         """Arm -> row -> picture files, relative to the comparison's folder."""
-        folders = {"base": "base", **getattr(self, "_shown_name", {})}
+        folders = {"base": "base", **self._shown}
         return {arm: pictures_of(self.folder, folders[arm]) for arm in folders}
 
 
+KEPT_BYTES = 1 << 29
+"""The base's answers are kept in memory up to this size; older ones are asked for again."""
 FEW = 4
 """At each point of the curve, every FEW-th prompt's states are compared."""
 
@@ -883,6 +887,10 @@ def _questions(states: Sequence[State], what: str) -> tuple[list[State], list[st
         chosen = [states[n] for n in _triggered(states)]
         return chosen, [str(state.triggered) for state in chosen]
     return list(states), [state.text if what == "prompt" else "" for state in states]
+
+
+def _bytes(answers: Sequence[Tensor]) -> int:
+    return sum(answer.numel() * answer.element_size() for answer in answers)
 
 
 def _energy(gap: Tensor) -> float:

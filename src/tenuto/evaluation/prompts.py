@@ -113,7 +113,7 @@ def derive(
 ) -> Prompts:
     """`each` asks per row and `far` bank prompts; fewer, with the reason in `missing`, where the set or bank has no more.
 
-    Draws are named by purpose, row and number: more prompts of a row never change those of another.
+    Seeded; the same arguments give the same prompts, and more prompts of a row begin with the fewer.
     """
     items = [item for item in items if item.concept == concept.name] or list(items)
     captions = [item.caption for item in items]
@@ -125,14 +125,14 @@ def derive(
         if why := maker.cannot(row):
             missing[row] = why
             continue
-        rng = shuffler(seed, "comparison prompts", purpose=purpose, row=row)
+        rng = shuffler(seed, "comparison prompts", use=purpose, row=row)
         order = rng.sample(items, len(items))
         asks = [maker.make(row, order[n % len(order)], rng, bank.groups) for n in range(each)]
         rows[row] = tuple(ask for ask in asks if ask is not None)
         if not rows[row]:
             del rows[row]
             missing[row] = "every such prompt is already used by a prior row or the controller"
-    rng = shuffler(seed, "comparison prompts", purpose=purpose, row="far")
+    rng = shuffler(seed, "comparison prompts", use=purpose, row="far")
     sizes = [item.bucket for item in items]
     asks = [maker.far(rng, sizes[n % len(sizes)]) for n in range(far)]
     rows["far"] = tuple(ask for ask in asks if ask is not None)
