@@ -99,7 +99,7 @@ class ConceptSettings(Settings):
     prior: PriorSettings | None = None
     """[concepts.prior]: what differs from [prior] for this concept (prompts, per_image, ratio)."""
     test_images: str | None = None
-    """Pictures of the same thing in styles, places and views that `images` lacks: measures it without rewarding bake."""
+    """Pictures of the same thing in styles, places and views that `images` lacks: to measure it without its bias."""
 
 
 class DataSettings(Settings):
@@ -117,6 +117,15 @@ class DataSettings(Settings):
     """Share of the pictures that is set aside, never trained on."""
 
 
+class ArmsSettings(Settings):
+    """[arms]: which trainings are made and compared."""
+
+    seeds: tuple[int, ...] | None = None
+    """Training seeds; unset: the project's one. Several give the report its spread."""
+    plain: bool = True
+    """Also train without any regularizer, to compare with."""
+
+
 class Project(Settings):
     """A whole project."""
 
@@ -132,6 +141,7 @@ class Project(Settings):
         default_factory=lambda: {"prior_preservation": PriorPreservation()}
     )
     training: TrainingSettings = TrainingSettings()
+    arms: ArmsSettings = ArmsSettings()
     comparison: ComparisonSettings = ComparisonSettings()
 
     @field_validator("regularizers", mode="before")

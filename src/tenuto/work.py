@@ -23,6 +23,9 @@ from tenuto.data.images import fit, read_image
 from tenuto.data.problems import Problem
 from tenuto.data.schedule import Arithmetic, Update, arithmetic, plan_updates, usage
 from tenuto.data.tags import remove_trigger
+from tenuto.evaluation.comparison import Arm, Trained, compare
+from tenuto.evaluation.report import Extras, PriorUse, write_report
+from tenuto.evaluation.taggers import load_tagger
 from tenuto.events import Event, Listener, silent
 from tenuto.families.base import Base
 from tenuto.families.checkpoints import find_base, open_base
@@ -35,11 +38,12 @@ from tenuto.prior.store import PriorImage, PriorStore
 from tenuto.project import Project
 from tenuto.randomness import seed_for
 from tenuto.regularizers.base import Regularizer
+from tenuto.training.journal import Journal
 from tenuto.training.loop import Run, Stopped, train
 from tenuto.training.rows import Row, Source
 from tenuto.training.sources import InstanceSource, Latents, PriorSource, pictures
 from tenuto.training.watch import DriftWatch
-from tenuto.words import Size, TenutoError
+from tenuto.words import TenutoError
 
 NEVER: Callable[[], bool] = lambda: False  # noqa: E731
 WATCHED = 8
@@ -187,7 +191,7 @@ def _prompts(
     return prompts
 
 
-# -- prior --------------------------------------------------------------------------------------------------------------
+# -- prior ------------------------------------------------------------------------------------------------------
 
 
 def open_store(prepared: Prepared) -> PriorStore:
@@ -210,7 +214,7 @@ def build_prior(
     return store, [*images, *foreign]
 
 
-# -- training -----------------------------------------------------------------------------------------------------------
+# -- training ---------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -394,4 +398,159 @@ def _draw_samples(prepared: Prepared, folder: Path, update: int) -> None:
         Image.fromarray(array).save(target)
 
 
-__all__ = ["Prepared", "Stopped", "Training", "build_prior", "prepare", "train_arm", "Size"]
+# -- comparison -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Done:
+    """One finished training."""
+
+    training: Training
+    lora: Path
+    setup_seconds: float
+    setup_forwards: float
+
+
+def trainings(project: Project, folder: Path) -> list[Training]:
+    """Every training of the project: each arm at each seed."""
+    methods = {"plain": {}, "held": project.regularizers} if project.arms.plain else {"held": project.regularizers}
+    return [
+        Training(arm, own, seed, folder / arm / f"seed-{seed}")
+        for seed in project.arms.seeds or (project.seed,)
+        for arm, own in methods.items()
+    ]
+
+
+def train_all(
+    prepared: Prepared, folder: Path, listener: Listener = silent, stop: Callable[[], bool] = NEVER
+) -> list[Done]:
+    """Build the prior set, train every arm at every seed; what is there already is not made again."""
+    listener(Event("stage", {"text": "prior set"}))
+    store, prior = build_prior(prepared, listener, stop)
+    finished = []
+    for training in trainings(prepared.project, folder):
+        listener(Event("stage", {"text": f"training {training.arm}, seed {training.seed}"}))
+        lora = train_arm(prepared, training, store, prior, listener, stop)
+        used = [image for image in prior if image.kind == "generated"] if training.regularizers else []
+        forwards = float(len(used) * prepared.project.prior.sampler.forwards())
+        finished.append(Done(training, lora, sum(image.seconds for image in used), forwards))
+    return finished
+
+
+def compare_arms(
+    prepared: Prepared,
+    finished: Sequence[Done],
+    folder: Path,
+    listener: Listener = silent,
+    stop: Callable[[], bool] = NEVER,
+) -> list[Path]:
+    """Measure every arm against the base and write a report per concept. Returns the report files."""
+    project = prepared.project
+    tagger_folder = project.comparison.tagger or _beside_base(project, "tagger")
+    tagger = load_tagger(tagger_folder, prepared.base.device) if tagger_folder else None
+    arms = [_arm(prepared, name, finished) for name in dict.fromkeys(done.training.arm for done in finished)]
+    reports = []
+    for concept, own in zip(prepared.concepts, project.concepts, strict=True):
+        place = folder if len(prepared.concepts) == 1 else folder / concept.name
+        listener(Event("stage", {"text": f"comparing the arms on {concept.name}"}))
+        test = _scan(project, prepared.base, own.test_images, concept.name)[0] if own.test_images else []
+        result = compare(
+            prepared.base,
+            arms,
+            concept,
+            [item for item in prepared.items if item.concept == concept.name],
+            prepared.bank,
+            project.comparison,
+            place,
+            tagger=tagger,
+            held_out=[item for item in prepared.validation if item.concept == concept.name],
+            test_items=test,
+            avoid={prompt.text for prompt in prepared.prompts},
+            background=project.data.background,
+            seed=project.seed,
+            listener=listener,
+            stop=lambda: _raise_if(stop()),
+        )
+        write_report(result, place, place / "report.html", extras=_extras(prepared, finished))
+        reports.append(place / "report.html")
+    return reports
+
+
+def _raise_if(asked: bool) -> None:
+    if asked:
+        raise Stopped("stopped; what was measured is kept, the same command goes on from there")
+
+
+def _arm(prepared: Prepared, name: str, finished: Sequence[Done]) -> Arm:
+    own = [done for done in finished if done.training.arm == name]
+    methods = own[0].training.regularizers
+    about = (
+        "held by " + ", ".join(f"{n} (weight {m.weight:g})" for n, m in methods.items())
+        if methods
+        else "no regularization"
+    )
+    settings = prepared.project.training.model_dump(mode="json") | {
+        "regularizers": {n: m.model_dump(mode="json") for n, m in methods.items()}
+    }
+    return Arm(name, tuple(_trained(done) for done in own), about, settings)
+
+
+def _trained(done: Done) -> Trained:
+    entries = Journal(done.training.folder / "log.jsonl").read()
+    snapshots = {
+        int(p.stem.rpartition("-")[2]): p for p in (done.training.folder / "snapshots").glob("lora-*.safetensors")
+    }
+    return Trained(
+        seed=done.training.seed,
+        lora=done.lora,
+        checkpoints=dict(sorted(snapshots.items())),
+        steps=int(entries[-1]["update"]),
+        seconds=done.setup_seconds + sum(entry["seconds"] for entry in entries),
+        forwards=done.setup_forwards + entries[-1]["forwards"],
+        setup_seconds=done.setup_seconds,
+        setup_forwards=done.setup_forwards,
+        log=done.training.folder / "log.jsonl",
+    )
+
+
+def _extras(prepared: Prepared, finished: Sequence[Done]) -> Extras:
+    """What the report shows of the plan: the three numbers of law 2, the pictures, how to make it again."""
+    project = prepared.project
+    held = next((done for done in finished if done.training.regularizers), None)
+    use = None
+    if held is not None:
+        plan = json.loads((held.training.folder / "plan.json").read_text(encoding="utf-8"))
+        use = PriorUse(
+            pool=plan["pool"],
+            ratio=project.prior.ratio,
+            weight=max(plan["weight"].values(), default=0.0),
+            used=len(plan["used"]),
+            unused=len(plan["unused"]),
+            rows=plan["prior_rows"],
+            regularizer=", ".join(plan["weight"]),
+        )
+    return Extras(
+        title=project.name or project.concepts[0].name,
+        prior=use,
+        instance=tuple(item.path for item in prepared.items[:12]),
+        commands=("tenuto run project.toml",),
+        project=project.to_toml(),
+    )
+
+
+def run_project(
+    project: Project, folder: Path, listener: Listener = silent, stop: Callable[[], bool] = NEVER
+) -> list[Path]:
+    """The whole job: prior set, trainings, comparison, report. Call it again to go on. Returns the reports."""
+    prepared = prepare(project, listener)
+    refuse_errors(prepared)
+    finished = train_all(prepared, folder, listener, stop)
+    return compare_arms(prepared, finished, folder, listener, stop)
+
+
+def refuse_errors(prepared: Prepared) -> None:
+    """Raises TenutoError when something was found that would spoil the result."""
+    errors = [problem for problem in prepared.problems if problem.level == "error"]
+    if errors:
+        more = f" (and {len(errors) - 1} more: `tenuto audit` lists them)" if len(errors) > 1 else ""
+        raise TenutoError(f"{errors[0]}{more}")

@@ -31,7 +31,7 @@ def find_base(model: str) -> Path | str:
     path = Path(model).expanduser()
     if path.suffix.lower() in PICKLES:
         raise TenutoError(
-            f"{model}: pickle files are not read (they can run code); `tenuto convert {model}` makes a .safetensors of it"
+            f"{model}: pickle files are not read (they can run code); use the checkpoint's .safetensors version"
         )
     if path.is_file():
         raise TenutoError(f"{model}: single-file checkpoints are not read yet; give a diffusers folder")
@@ -46,7 +46,7 @@ def find_base(model: str) -> Path | str:
 
 
 def open_base(model: str, *, device: str = "auto", dtype: torch.dtype = torch.float32) -> Base:
-    """Load a base, frozen, from safetensors only. Raises TenutoError when it is missing, damaged or of no known family."""
+    """Load a base, frozen, from safetensors only. Raises TenutoError when it is missing, damaged or of another family."""
     source = find_base(model)
     folder = source if isinstance(source, Path) else _download(source)
     index = _json(folder / "model_index.json")

@@ -53,10 +53,12 @@ def build(
                 raise BuildStopped(
                     f"stopped: {here} of {total} prior images are kept; the same command goes on from there"
                 )
+            begun = time.perf_counter()
             latents = _sample(base, batch, plan.sampler)
+            each = (time.perf_counter() - begun) / len(batch)
             fresh = [image for image in batch if image.id not in store]
             keep = {image.id: row for image, row in zip(batch, latents, strict=True) if image in fresh}
-            store.add({image.id: _record(image, plan.sampler) for image in fresh}, keep)
+            store.add({image.id: _record(image, plan.sampler, each) for image in fresh}, keep)
             here, made = here + len(fresh), made + len(batch)
             progress(listener, "prior images", here, total, rate=made / (time.perf_counter() - start))
     return store.records(image.id for image in plan.images)
@@ -72,12 +74,13 @@ def _sample(base: Base, batch: Sequence[PlannedImage], sampler: SamplerSettings)
     latents = sample(base, cond, uncond, size, [image.seed for image in batch], sampler)
     if not torch.isfinite(latents).all():
         raise TenutoError(
-            f'prior image "{batch[0].prompt[:60]}": the base answers with values that are not finite; use precision = "fp32"'
+            f'prior image "{batch[0].prompt[:60]}": the base answers with values that are not finite; '
+            'use precision = "fp32"'
         )
     return latents
 
 
-def _record(image: PlannedImage, sampler: SamplerSettings) -> PriorImage:
+def _record(image: PlannedImage, sampler: SamplerSettings, seconds: float) -> PriorImage:
     return PriorImage(
         id=image.id,
         concept=image.concept,
@@ -90,7 +93,7 @@ def _record(image: PlannedImage, sampler: SamplerSettings) -> PriorImage:
         guidance=sampler.guidance,
         kind="generated",
         source=image.source,
-        sha="",
+        seconds=seconds,
     )
 
 
@@ -131,7 +134,6 @@ def take_in(
                     0.0,
                     "foreign",
                     str(picture.path),
-                    "",
                 )
                 store.add({name: record}, {name: base.encode_image(read(picture)[None])[0]})
     return store.records(dict.fromkeys(names))

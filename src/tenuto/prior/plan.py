@@ -83,7 +83,7 @@ class PriorPlan:
 
 
 def plan_prior(prompts: Sequence[Prompt], sampler: SamplerSettings, *, seed: int, batch: int) -> PriorPlan:
-    """One image per prompt; every item's first before any item's second, so that a larger pool starts with the smaller."""
+    """One image per prompt; every item's first before any item's second: a larger pool starts with the smaller."""
     ordered = sorted(prompts, key=lambda prompt: prompt.copy)
     return PriorPlan(tuple(_image(prompt, sampler, seed) for prompt in ordered), sampler, batch)
 

@@ -48,7 +48,9 @@ class PriorImage:
     kind: Literal["generated", "foreign"]
     source: str
     """The instance item it was planned for, or the foreign file."""
-    sha: str
+    seconds: float = 0.0
+    """What making it took, so that its cost can be told also when it is taken from the store."""
+    sha: str = ""
     """SHA-256 of the latents' bytes."""
 
 
@@ -122,7 +124,7 @@ class PriorStore:
         self._read(path)
 
     def verify(self, names: Iterable[str]) -> list[str]:
-        """Names whose latents no longer match their hash. Their shards are set aside, so that a build makes them again."""
+        """Names whose latents no longer match their hash. Their shards are set aside; a build makes them again."""
         wrong = [name for name in names if name in self._records and not self._sound(name)]
         for shard in {self._where[name] for name in wrong}:
             shard.replace(shard.with_suffix(".damaged"))

@@ -127,8 +127,8 @@ class Run:
         return int(torch.randint(self.base.process.steps, (), generator=generator))
 
     def ask(self, x_t: Tensor, t: Tensor, cond: Conditioning, *, adapter: bool) -> Tensor:
-        """The network with the adapter, or the base alone."""
-        self.forwards += len(t)
+        """The network with the adapter, or the base alone. A forward with its backward counts as two forwards."""
+        self.forwards += len(t) * (2 if torch.is_grad_enabled() else 1)
         if adapter:
             return self.base.predict(x_t, t, cond)
         with self.adapter.disabled():
@@ -229,13 +229,14 @@ class Run:
         self.memories |= dict(state.memories)
         self.done = state.update
         self.journal.cut(self.done)
+        self.forwards = int(self.journal.read()[-1]["forwards"])
 
     def not_finite(self, batch: Sequence[Row], terms: Mapping[str, Tensor]) -> NotFinite:
         values = ", ".join(f"{name} = {float(value):g}" for name, value in terms.items())
         names = ", ".join(f"{row.role} {row.id[:12]} ({row.caption[:40]})" for row in batch)
         return NotFinite(
-            f"update {self.done + 1}: the loss is not finite ({values}) on rows: {names}; nothing was applied, the last "
-            f'good state is kept in {self.folder / "states"}; lower training.optimizer.lr or use precision = "fp32"'
+            f"update {self.done + 1}: the loss is not finite ({values}) on rows: {names}; nothing was applied, the "
+            f'last good state is in {self.folder / "states"}; lower training.optimizer.lr or use precision = "fp32"'
         )
 
 

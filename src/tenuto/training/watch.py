@@ -1,4 +1,7 @@
-"""A live reading of drift for the log: rough, quick, on states of the training pictures. The report measures it properly."""
+"""A live reading of drift for the log: rough and quick, on states of the training pictures.
+
+The report measures drift properly.
+"""
 
 from __future__ import annotations
 

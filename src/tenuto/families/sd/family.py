@@ -101,12 +101,13 @@ class StableDiffusion(Base):
         return dict(self._scheduler)
 
     def checkpointing(self, on: bool) -> None:
-        for module in (self.denoiser, self.text_encoder):
-            if on:
-                module.enable_gradient_checkpointing() if module is self.denoiser else module.gradient_checkpointing_enable()
-            else:
-                module.disable_gradient_checkpointing() if module is self.denoiser else module.gradient_checkpointing_disable()
-        self.denoiser.train(on)  # diffusers recomputes only in train mode; these models have no dropout or batch norm
+        if on:
+            self.denoiser.enable_gradient_checkpointing()
+            self.text_encoder.activation_checkpointing_enable()
+        elif self.denoiser.is_gradient_checkpointing:
+            self.denoiser.disable_gradient_checkpointing()
+            self.text_encoder.activation_checkpointing_disable()
+        self.denoiser.train(on)  # diffusers recomputes only in train mode; there is no dropout or batch norm in it
 
 
 def alphas(scheduler: dict[str, Any]) -> Tensor:

@@ -1,0 +1,160 @@
+"""The command line: each command reads a project, calls one function of `tenuto.work`, and prints what came of it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from tenuto.cli.guard import guarded
+from tenuto.cli.screen import Screen
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    help="Teach a diffusion model one new thing with a LoRA, and hold everything else.",
+)
+prior = typer.Typer(
+    no_args_is_help=True, help="The prior set: what the base makes of your captions without the trigger."
+)
+app.add_typer(prior, name="prior")
+
+ProjectFile = Annotated[Path, typer.Argument(help="The project file (TOML).")]
+Changes = Annotated[list[str] | None, typer.Option("--set", help="section.key=value; may be given several times.")]
+Out = Annotated[Path | None, typer.Option(help="The run's folder; default: runs/<project>.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
+
+
+def _folder(file: Path, name: str | None, out: Path | None) -> Path:
+    return out or Path("runs") / (name or file.stem)
+
+
+@app.command()
+def run(project: ProjectFile, changes: Changes = None, out: Out = None, as_json: Json = False) -> None:
+    """Everything: audit, prior set, training with and without regularization, comparison, report."""
+    with guarded() as stop, Screen() as screen:
+        from tenuto.project import load_project
+        from tenuto.work import run_project
+
+        own = load_project(project, changes or [])
+        folder = _folder(project, own.name, out)
+        reports = run_project(own, folder, screen, stop)
+        _tell(as_json, {"reports": [str(path) for path in reports], "folder": str(folder)}, f"report: {reports[0]}")
+
+
+@app.command()
+def audit(project: ProjectFile, changes: Changes = None, as_json: Json = False) -> None:
+    """Print the plan and every problem found. Leaves with 1 if any would spoil the result."""
+    with guarded(), Screen() as screen:
+        from tenuto.cli.plan import show_audit
+        from tenuto.project import load_project
+        from tenuto.work import audited, prepare
+
+        report = audited(prepare(load_project(project, changes or []), screen))
+        show_audit(report, as_json)
+        if report.errors:
+            raise typer.Exit(1)
+
+
+@app.command()
+def train(project: ProjectFile, changes: Changes = None, out: Out = None, as_json: Json = False) -> None:
+    """Build the prior set and train, without comparing."""
+    with guarded() as stop, Screen() as screen:
+        from tenuto.project import load_project
+        from tenuto.work import prepare, refuse_errors, train_all
+
+        own = load_project(project, changes or [])
+        prepared = prepare(own, screen)
+        refuse_errors(prepared)
+        done = train_all(prepared, _folder(project, own.name, out), screen, stop)
+        files = [str(each.lora) for each in done]
+        _tell(as_json, {"loras": files}, "\n".join(files))
+
+
+@app.command()
+def compare(project: ProjectFile, changes: Changes = None, out: Out = None, as_json: Json = False) -> None:
+    """Compare what `train` made with the base, and write the report."""
+    run(project, changes, out, as_json)
+
+
+@prior.command("plan")
+def prior_plan(project: ProjectFile, changes: Changes = None, as_json: Json = False) -> None:
+    """What would be made: prompts, sizes, counts, cost."""
+    with guarded(), Screen() as screen:
+        from tenuto.cli.plan import show_prior
+        from tenuto.project import load_project
+        from tenuto.work import open_store, prepare
+
+        prepared = prepare(load_project(project, changes or []), screen)
+        show_prior(prepared, open_store(prepared), as_json)
+
+
+@prior.command("build")
+def prior_build(project: ProjectFile, changes: Changes = None, as_json: Json = False) -> None:
+    """Make the prior set; goes on where it was stopped."""
+    with guarded() as stop, Screen() as screen:
+        from tenuto.project import load_project
+        from tenuto.work import build_prior, prepare
+
+        store, images = build_prior(prepare(load_project(project, changes or []), screen), screen, stop)
+        facts = {"images": len(images), "folder": str(store.folder), "base": store.base_hash}
+        _tell(as_json, facts, f"{len(images)} prior images in {store.folder}")
+
+
+@prior.command("show")
+def prior_show(
+    project: ProjectFile,
+    changes: Changes = None,
+    out: Annotated[Path, typer.Option(help="Where the gallery goes.")] = Path("prior.html"),
+) -> None:
+    """Decode the prior set into a gallery to look at."""
+    with guarded() as stop, Screen() as screen:
+        from tenuto.project import load_project
+        from tenuto.work import build_prior, prepare, write_gallery
+
+        prepared = prepare(load_project(project, changes or []), screen)
+        store, images = build_prior(prepared, screen, stop)
+        write_gallery(prepared, store, images, out, screen)
+        typer.echo(str(out))
+
+
+@app.command()
+def demo(out: Annotated[Path, typer.Option(help="The demo's folder.")] = Path("runs/demo")) -> None:
+    """The main job on the checkpoint that ships with tenuto: minutes on two CPU cores, nothing downloaded."""
+    with guarded() as stop, Screen() as screen:
+        from tenuto.cli.demo import run_demo
+
+        typer.echo(f"report: {run_demo(out, screen, stop)}")
+
+
+@app.command()
+def pocket(
+    folder: Annotated[Path, typer.Argument(help="Where the pictures go.")],
+    concept: Annotated[str, typer.Option(help="Which ready set; see --list.")] = "head-in-a-jar",
+    names: Annotated[bool, typer.Option("--list", help="List the ready sets.")] = False,
+) -> None:
+    """Write one of the picture world's ready instance sets (and its unbiased test set) to try things on."""
+    with guarded():
+        from tenuto.cli.demo import list_sets, write_set
+
+        if names:
+            typer.echo(list_sets())
+        else:
+            write_set(concept, folder)
+            typer.echo(f"{folder}/images and {folder}/tests")
+
+
+def _tell(as_json: bool, facts: dict[str, Any], text: str) -> None:
+    typer.echo(json.dumps(facts) if as_json else text)
+
+
+def entry() -> None:
+    """The `tenuto` command."""
+    app()
+
+
+if __name__ == "__main__":
+    entry()

@@ -1,0 +1,45 @@
+"""Plans on the terminal: what will be made, from what, at what cost."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from tenuto.prior.prompts import partial_filters
+from tenuto.prior.store import PriorStore
+from tenuto.work import Prepared
+
+
+def show_prior(prepared: Prepared, store: PriorStore, as_json: bool) -> None:
+    """The prior plan: counts per concept and bucket, prompts with what was removed and added, the cost."""
+    plan = prepared.plan
+    there = sum(image.id in store for image in plan.images)
+    if as_json:
+        images = [{**vars(image), "bucket": str(image.bucket)} for image in plan.images]
+        typer.echo(
+            json.dumps({"images": images, "there": there, "forwards": plan.forwards, "store": str(store.folder)})
+        )
+        return
+    console = Console()
+    counts = Table("concept", "bucket", "images", title="prior images")
+    for (concept, bucket), count in plan.counts().items():
+        counts.add_row(concept, str(bucket), str(count))
+    console.print(counts)
+    prompts = Table("prompt", "removed", "added", "images", title="prior prompts")
+    uses = Counter((prompt.text, prompt.removed, prompt.added) for prompt in prepared.prompts)
+    for (text, removed, added), count in uses.items():
+        prompts.add_row(text, ", ".join(removed), ", ".join(added), str(count))
+    console.print(prompts)
+    for partial in partial_filters(prepared.prompts, prepared.project.prior):
+        console.print(str(partial), markup=False)
+    todo = len(plan.images) - there
+    each = plan.sampler.forwards()
+    console.print(
+        f"{len(plan.images)} images, {there} of them there already; {todo} x {each} = {todo * each:,} forwards of the base "
+        f"to go. Store: {store.folder}",
+        markup=False,
+    )
