@@ -23,11 +23,14 @@ CHANCE = 0.5
 class Bank:
     """Tags by group. An entry may hold several tags ("1girl, solo").
 
-    In a file: a table [groups] with a list per group, and, if wanted, [chance] with how often a group is drawn from.
+    In a file: a table [groups] with a list per group, and, if wanted, [chance] with how often a group is drawn from
+    and a list `people` of the groups that speak of people.
     """
 
     groups: Mapping[str, tuple[str, ...]]
     chance: Mapping[str, float]
+    people: frozenset[str] = frozenset()
+    """Groups that speak of people: left out when the subject is "no humans"."""
     name: str = "bank"
 
     @classmethod
@@ -69,7 +72,10 @@ class Bank:
             if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
                 raise TenutoError(f"{name}: chance of {group!r} is {value!r}; give a number from 0 to 1")
         full = {group: float(chance.get(group, SURE.get(group, CHANCE))) for group in groups}
-        return cls({group: tuple(tags) for group, tags in groups.items()}, full, name)
+        people = data.get("people", [])
+        if not isinstance(people, list) or not all(isinstance(group, str) and group in groups for group in people):
+            raise TenutoError(f"{name}: `people` must be a list of names of groups")
+        return cls({group: tuple(tags) for group, tags in groups.items()}, full, frozenset(people), name)
 
     def group_of(self, tag: str) -> str | None:
         """The group that a tag belongs to."""
@@ -84,6 +90,8 @@ class Bank:
         tags: list[str] = []
         for group, entries in self.groups.items():
             chosen, entry = rng.random() < self.chance[group], rng.choice(entries)
+            if group in self.people and "no humans" in tags:
+                continue
             if chosen and group not in without:
                 tags += [tag for tag in split_tags(entry) if tag not in tags]
         return tuple(tags)

@@ -14,7 +14,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from PIL import Image, ImageColor, features
+from PIL import Image, ImageColor, UnidentifiedImageError, features
 from pydantic import field_validator
 from torch import Tensor
 
@@ -92,7 +92,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
 def _short(error: Exception) -> str:
     return (
         "unknown or damaged format"
-        if isinstance(error, Image.UnidentifiedImageError)
+        if isinstance(error, UnidentifiedImageError)
         else str(error)[:80] or type(error).__name__
     )
 

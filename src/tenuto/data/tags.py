@@ -22,7 +22,27 @@ from tenuto.words import TenutoError
 
 SEPARATORS = frozenset(" \t\r\n_-\u00a0\u3000")
 LINKS = frozenset(
-    "a an the and of with by in on at as like named called showing featuring depicting starring wearing".split()
+    [
+        "a",
+        "an",
+        "the",
+        "and",
+        "of",
+        "with",
+        "by",
+        "in",
+        "on",
+        "at",
+        "as",
+        "like",
+        "named",
+        "called",
+        "showing",
+        "featuring",
+        "depicting",
+        "starring",
+        "wearing",
+    ]
 )
 """Words that hang in the air when what followed them is taken out."""
 OPENING, CLOSING = "([{<", ")]}>"

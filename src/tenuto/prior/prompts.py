@@ -37,8 +37,42 @@ BY_KIND: dict[Kind, Mode] = {"character": "match", "concept": "match", "clothing
 
 PLACE_GROUPS = ("place", "location", "background")
 PLACES = frozenset(
-    """outdoors indoors beach forest city garden street park bedroom classroom kitchen room field mountain river lake ocean sea
-    sky rooftop desert underwater space cave village town school office house library cafe snow ruins castle""".split()
+    [
+        "outdoors",
+        "indoors",
+        "beach",
+        "forest",
+        "city",
+        "garden",
+        "street",
+        "park",
+        "bedroom",
+        "classroom",
+        "kitchen",
+        "room",
+        "field",
+        "mountain",
+        "river",
+        "lake",
+        "ocean",
+        "sea",
+        "sky",
+        "rooftop",
+        "desert",
+        "underwater",
+        "space",
+        "cave",
+        "village",
+        "town",
+        "school",
+        "office",
+        "house",
+        "library",
+        "cafe",
+        "snow",
+        "ruins",
+        "castle",
+    ]
 )
 """Words that place a picture, whatever the bank calls its places."""
 SUBJECTS = ("1girl", "1boy", "1other", "2girls", "2boys", "multiple girls", "multiple boys", "no humans")
@@ -54,7 +88,7 @@ class PromptSettings(Settings):
     tag_csv: Path | None = None
     """A tag list with categories; makes the artist, meta, character_name and copyright filters complete."""
     enrich: bool = False
-    """Add a seeded place where a prompt names none, and what there is to see (class word, 1girl) where it doesn't say."""
+    """Add a seeded place where a prompt names none, and what there is to see (class word, 1girl) where tags don't."""
     own: Path | None = None
     """A text file with one prompt per line, for mode = "own"; lines that begin with "# " are remarks."""
     bank: Path | None = None
@@ -143,9 +177,7 @@ def derive_prompts(
             words = {"full": text, "class": concept.class_word, "none": ""}[settings.captions]
             source = item.caption if mode in ("match", "half") else ""
             removed, added = _difference(source, text)
-            prompts.append(
-                PriorPrompt(text, item.id, concept.name, item.bucket, copy, removed, added, words, mode)
-            )
+            prompts.append(PriorPrompt(text, item.id, concept.name, item.bucket, copy, removed, added, words, mode))
     return prompts
 
 
@@ -157,7 +189,9 @@ def read_own_prompts(path: Path | None) -> list[str]:
         lines = [line.strip() for line in path.read_bytes().decode("utf-8-sig").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "not UTF-8"
-        raise TenutoError(f"{path}: not a readable prompt file ({why}); give a UTF-8 text file, one prompt per line") from error
+        raise TenutoError(
+            f"{path}: not a readable prompt file ({why}); give a UTF-8 text file, one prompt per line"
+        ) from error
     prompts = [line for line in lines if line and line != "#" and not line.startswith("# ")]
     if not prompts:
         raise TenutoError(f"{path}: no prompts in it; write one per line")
@@ -220,7 +254,11 @@ def _enriched(
     text: str, bank: Bank, rng: random.Random, concept: Concept, triggers: Sequence[str], subject: str
 ) -> str:
     tags = list(split_tags(text))
-    if subject and not any(_is_subject(tag, concept) or has_trigger(tag, subject) for tag in tags):
+    if (
+        subject
+        and not is_sentence(text)
+        and not any(_is_subject(tag, concept) or has_trigger(tag, subject) for tag in tags)
+    ):
         tags.insert(0, subject)
     groups = [bank.groups[name] for name in PLACE_GROUPS if name in bank.groups]
     places = [entry for group in groups for entry in group]
@@ -265,7 +303,9 @@ def lint(prompts: Sequence[PriorPrompt], concepts: Sequence[Concept]) -> list[Pr
                 elif words := near_misses(text, concept.trigger):
                     what = f"{', '.join(map(repr, words))} holds the trigger {concept.trigger!r} inside a longer word"
                     remedy = "if it means the concept, write it apart in the captions"
-                    problems.setdefault((where, concept.name, ", ".join(words)), Problem("warning", where, what, remedy))
+                    problems.setdefault(
+                        (where, concept.name, ", ".join(words)), Problem("warning", where, what, remedy)
+                    )
     return list(problems.values())
 
 
@@ -294,5 +334,7 @@ def partial_filters(prompts: Sequence[PriorPrompt], settings: PromptSettings) ->
         if FILTERS[name].category is None:
             found.append(PartialFilter(name, "no tag list has this category, so look the tags over", passed))
         elif settings.tag_csv is None:
-            found.append(PartialFilter(name, "set prior.tag_csv to a tag list with categories for a complete one", passed))
+            found.append(
+                PartialFilter(name, "set prior.tag_csv to a tag list with categories for a complete one", passed)
+            )
     return found

@@ -1,0 +1,409 @@
+"""The audit: everything that would spoil a run or surprise its owner, and the plan of law 2, before any long work.
+
+A pure function over what was read: it opens no file and draws nothing. How the report looks is the terminal's matter.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from math import ceil
+from pathlib import Path
+
+from tenuto.data.captions import split_tags
+from tenuto.data.dataset import Concept, Item
+from tenuto.data.problems import Problem
+from tenuto.data.schedule import Arithmetic, Usage, arithmetic
+from tenuto.data.tags import has_trigger
+from tenuto.prior.prompts import Mode, PartialFilter, PriorPrompt, RowCaption, lint
+from tenuto.words import Size
+
+NEAR = 8
+"""Pictures whose perceptual hashes (256 bits) differ in at most this many bits count as near copies."""
+SHOWN = 3
+"""Files named in a finding about many of them."""
+
+
+@dataclass(frozen=True)
+class ConceptPlan:
+    """What is planned for one concept."""
+
+    concept: Concept
+    mode: Mode = "match"
+    ratio: float = 1.0
+    """Prior rows per instance row, as the run will draw them."""
+    captions: RowCaption = "full"
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """How long and at what weight. Give `updates` or `epochs`."""
+
+    batch: int
+    updates: int | None = None
+    epochs: int | None = None
+    weight: float | None = None
+    """Of the prior rows in the loss; None when no regularizer uses them."""
+
+
+@dataclass(frozen=True)
+class BucketLine:
+    """One bucket of one concept."""
+
+    concept: str
+    bucket: Size
+    images: int
+    prior: int
+
+
+@dataclass(frozen=True)
+class ConceptLine:
+    """The three numbers of one concept, and what they come to."""
+
+    concept: str
+    mode: Mode
+    images: int
+    rows_per_epoch: int
+    distinct_prompts: int
+    pool: int
+    ratio: float
+    weight: float | None
+    instance_rows: float
+    """In the whole run; a fraction where the run ends within an epoch."""
+    prior_rows: float
+
+    @property
+    def unused(self) -> int:
+        """Prior images that no row uses."""
+        return max(0, self.pool - ceil(self.prior_rows))
+
+    @property
+    def uses(self) -> float:
+        """Rows per prior image."""
+        return self.prior_rows / self.pool if self.pool else 0.0
+
+
+@dataclass(frozen=True)
+class AuditReport:
+    """Findings, errors first, and the plan."""
+
+    problems: tuple[Problem, ...]
+    concepts: tuple[ConceptLine, ...]
+    buckets: tuple[BucketLine, ...]
+    length: Arithmetic | None
+    sentences: tuple[str, ...]
+    """The arithmetic, spelled out."""
+    used: tuple[str, ...] = ()
+    """Ids of prior images, where the run's usage was given."""
+    unused: tuple[str, ...] = ()
+    prompts: tuple[PriorPrompt, ...] = ()
+    partial: tuple[PartialFilter, ...] = ()
+
+    @property
+    def errors(self) -> tuple[Problem, ...]:
+        """What would spoil the result."""
+        return tuple(problem for problem in self.problems if problem.level == "error")
+
+    @property
+    def warnings(self) -> tuple[Problem, ...]:
+        return tuple(problem for problem in self.problems if problem.level == "warning")
+
+    @property
+    def ok(self) -> bool:
+        return not self.errors
+
+
+def audit(
+    items: Sequence[Item],
+    problems: Sequence[Problem],
+    plans: Sequence[ConceptPlan],
+    prompts: Sequence[PriorPrompt],
+    pool: Mapping[tuple[str, Size], int],
+    training: TrainingPlan,
+    *,
+    foreign: Sequence[Item] = (),
+    usage: Usage | None = None,
+    partial: Sequence[PartialFilter] = (),
+) -> AuditReport:
+    """Judge a whole project.
+
+    `problems`: found while scanning. `pool`: prior images per (concept, bucket), planned or present; concept "" is
+    everybody's. `foreign`: the user's own reg pictures. `usage`: what the run's plan does with the pool, where known.
+    """
+    instance = [item for item in items if item.role == "instance"]
+    concepts = [plan.concept for plan in plans]
+    length = _length(instance, plans, training)
+    lines = tuple(_line(plan, plans, instance, prompts, pool, training, length) for plan in plans)
+    found = [
+        *problems,
+        *(finding for concept in concepts for finding in _words(concept, instance)),
+        *_duplicates(instance),
+        *_enlarged(instance),
+        *lint(prompts, concepts),
+        *_empty_prompts(prompts),
+        *_foreign(foreign, concepts),
+        *(finding for plan, line in zip(plans, lines, strict=True) for finding in _prior(plan, line, instance, pool)),
+        *_together(plans, instance, pool, training, length),
+        *(Problem("warning", "prior.filters", str(filter), filter.remedy) for filter in partial),
+    ]
+    return AuditReport(
+        problems=tuple(sorted(_merged(found), key=lambda problem: problem.level != "error")),
+        concepts=lines,
+        buckets=tuple(_buckets(plans, instance, pool)),
+        length=length,
+        sentences=tuple(_sentences(lines, length, training, instance)),
+        used=tuple(usage.used) if usage else (),
+        unused=usage.unused if usage else (),
+        prompts=tuple(prompts),
+        partial=tuple(partial),
+    )
+
+
+# -- Findings ---------------------------------------------------------------------------------------------------------
+
+
+def _words(concept: Concept, items: Sequence[Item]) -> Iterable[Problem]:
+    """Trigger and class word against the captions."""
+    mine = [item for item in items if item.concept == concept.name]
+    where = str(concept.images or concept.name)
+    if not mine:
+        yield Problem("error", where, f"concept {concept.name!r} has no usable picture", "mend or add pictures")
+        return
+    if not concept.trigger and concept.kind != "style":
+        yield Problem("warning", where, f"concept {concept.name!r} has no trigger", "give the word that shall call it")
+    if concept.trigger:
+        without = [item for item in mine if not has_trigger(item.caption, concept.trigger)]
+        if len(without) == len(mine):
+            what = f"trigger {concept.trigger!r} stands in no caption"
+            yield Problem("error", where, what, "write it into the captions or mend `trigger`")
+        for item in without if len(without) < len(mine) else ():
+            what = f"caption without the trigger {concept.trigger!r}"
+            yield Problem("warning", str(item.path), what, "add it unless the picture lacks the concept")
+    if concept.class_word and has_trigger(concept.class_word, concept.trigger):
+        what = f"class word {concept.class_word!r} holds the trigger {concept.trigger!r}"
+        yield Problem("error", where, what, "choose another class word or trigger")
+    elif concept.class_word and not any(has_trigger(item.caption, concept.class_word) for item in mine):
+        what = f"class word {concept.class_word!r} stands in no caption"
+        yield Problem("warning", where, what, "add it to the captions or choose one that they use")
+
+
+def _duplicates(items: Sequence[Item]) -> Iterable[Problem]:
+    """Copies byte for byte, and pictures that look the same (pairs, each picture with the first one like it)."""
+    first: dict[str, Item] = {}
+    distinct: list[Item] = []
+    for item in items:
+        if item.content and item.content in first:
+            other = first[item.content]
+            where = f" of concept {other.concept!r}" if other.concept != item.concept else ""
+            what = f"the same file as {other.path}{where}"
+            yield Problem("warning", str(item.path), what, "remove one, or use `repeats` if it shall count more")
+            continue
+        first[item.content] = item
+        near = next((o for o in distinct if item.look and o.look and (item.look ^ o.look).bit_count() <= NEAR), None)
+        if near is not None:
+            yield Problem("warning", str(item.path), f"looks like {near.path}", "keep one of near copies")
+        distinct.append(item)
+
+
+def _enlarged(items: Sequence[Item]) -> Iterable[Problem]:
+    for item in items:
+        if item.size.width < item.bucket.width or item.size.height < item.bucket.height:
+            what = f"{item.size} is enlarged to {item.bucket}"
+            yield Problem("warning", str(item.path), what, "use a larger picture or set buckets.upscale = false")
+
+
+def _empty_prompts(prompts: Sequence[PriorPrompt]) -> Iterable[Problem]:
+    counts = Counter(prompt.concept for prompt in prompts if not split_tags(prompt.text))
+    for concept, count in counts.items():
+        remedy = "write fuller captions, give a class word, or set prior.enrich = true"
+        yield Problem("warning", f"prior prompt of {concept}", f"{count} prompts are empty", remedy)
+
+
+def _foreign(foreign: Sequence[Item], concepts: Sequence[Concept]) -> Iterable[Problem]:
+    for item in foreign:
+        for concept in concepts:
+            if has_trigger(item.caption, concept.trigger):
+                what = f"reg caption holds the trigger {concept.trigger!r}"
+                yield Problem("error", str(item.path), what, "take it out: the picture would un-teach the concept")
+    if uncaptioned := [item for item in foreign if not item.caption]:
+        what = f"{len(uncaptioned)} reg pictures without a caption are trained on empty text"
+        yield Problem("warning", str(uncaptioned[0].path.parent), what, "write captions or set the folder's `caption`")
+    if foreign and any(item.role == "prior" for item in foreign):
+        what = "reg pictures of unknown origin: they are not what this base would have made"
+        yield Problem("warning", str(foreign[0].path.parent), what, "prefer a set generated on the base")
+
+
+def _prior(
+    plan: ConceptPlan, line: ConceptLine, items: Sequence[Item], pool: Mapping[tuple[str, Size], int]
+) -> Iterable[Problem]:
+    """Mode, pool and ratio of one concept."""
+    concept = plan.concept
+    where = f"prior of {concept.name}"
+    if concept.kind == "style" and plan.mode == "match" and plan.ratio:
+        what = "a style with matched prompts: training is nearly halted and the style becomes weak"
+        yield Problem("warning", where, what, 'set prior.mode = "random" (or "half")')
+    if plan.captions == "class" and not concept.class_word and plan.ratio:
+        yield Problem("error", where, "prior rows are captioned by the class word, which is empty", "give class_word")
+    if line.prior_rows and not line.pool:
+        yield Problem("error", where, f"ratio {plan.ratio:g} but no prior images", "build them or set ratio = 0")
+    elif line.prior_rows:
+        for bucket in sorted({item.bucket for item in items if item.concept == concept.name}):
+            if not _pool_of(concept.name, pool).get(bucket):
+                what = f"bucket {bucket} has no prior image; other buckets stand in"
+                yield Problem("warning", where, what, "plan prior images for every bucket")
+        if line.unused:
+            what = f"{line.unused} of {line.pool} prior images are never used ({line.prior_rows:g} prior rows)"
+            yield Problem("warning", where, what, "train longer, raise the ratio, or make a smaller pool")
+        if line.uses > 1 and line.uses - 1 > 1e-9:
+            what = f"{line.pool} prior images for {line.prior_rows:g} prior rows: each is used {line.uses:.1f} times"
+            yield Problem("warning", where, what, "raise prior.per_image if each shall be seen once")
+    elif line.pool and not plan.ratio:
+        what = f"{line.pool} prior images, none used: ratio is 0"
+        yield Problem("warning", where, what, "set a ratio, or per_image = 0")
+
+
+def _together(
+    plans: Sequence[ConceptPlan],
+    items: Sequence[Item],
+    pool: Mapping[tuple[str, Size], int],
+    training: TrainingPlan,
+    length: Arithmetic | None,
+) -> Iterable[Problem]:
+    """What concerns the run as a whole."""
+    asked = [plan.concept.name for plan in plans if plan.ratio and plan.mode != "none"]
+    if len(plans) > 1 and asked:
+        what = f"generated prior for {', '.join(asked)}, though several concepts already act as each other's prior"
+        yield Problem("warning", "prior", what, 'keep it only if you mean it; mode = "none" turns it off')
+    if asked and training.weight == 0:
+        yield Problem("warning", "prior", "prior rows weigh 0: they change nothing", "set a weight, or ratio = 0")
+    names = {plan.concept.name for plan in plans} | {""}
+    for name in sorted({name for name, _ in pool} - names):
+        count = sum(number for (owner, _), number in pool.items() if owner == name)
+        yield Problem(
+            "warning", "prior", f"{count} prior images are of {name!r}, which is no concept here", "rename it"
+        )
+    if training.batch < 1:
+        yield Problem("error", "training.batch", f"{training.batch} rows per update", "give at least 1")
+    elif (training.updates is None) == (training.epochs is None):
+        yield Problem("error", "training", "both or neither of steps and epochs given", "give one of them")
+    elif min(training.updates or 0, training.epochs or 0) < 0:
+        yield Problem("error", "training", "a negative length", "give 0 or more")
+    elif length is not None and length.updates == 0:
+        yield Problem("error", "training", "the run has no step", "raise steps or epochs")
+    elif length is not None and length.epochs < 1:
+        missed = length.rows_per_epoch - length.instance_rows
+        what = f"ends within the first epoch: {missed} of {length.rows_per_epoch} rows are never seen"
+        yield Problem("warning", "training", what, "raise steps")
+
+
+def _merged(problems: Iterable[Problem]) -> list[Problem]:
+    """The same finding about many files becomes one that counts them and names the first."""
+    groups: dict[tuple[str, str, str], list[str]] = defaultdict(list)
+    for problem in problems:
+        files = groups[problem.level, problem.what, problem.remedy]
+        if problem.file not in files:
+            files.append(problem.file)
+    merged = []
+    for (level, what, remedy), files in groups.items():
+        if len(files) > SHOWN:
+            names = ", ".join(Path(file).name for file in files[:SHOWN])
+            files = [f"{Path(files[0]).parent} ({len(files)} files: {names}, ...)"]
+        merged += [Problem("error" if level == "error" else "warning", file, what, remedy) for file in files]
+    return merged
+
+
+# -- The plan ---------------------------------------------------------------------------------------------------------
+
+
+def _length(items: Sequence[Item], plans: Sequence[ConceptPlan], training: TrainingPlan) -> Arithmetic | None:
+    """None where the numbers given make no run."""
+    one = (training.updates is None) != (training.epochs is None)
+    number = training.updates if training.epochs is None else training.epochs
+    if not items or training.batch < 1 or not one or number is None or number < 0:
+        return None
+    ratios = {plan.concept.name: plan.ratio for plan in plans}
+    return arithmetic(items, batch=training.batch, updates=training.updates, epochs=training.epochs, ratio=ratios)
+
+
+def _pool_of(concept: str, pool: Mapping[tuple[str, Size], int]) -> dict[Size, int]:
+    """The concept's own prior images by bucket, else the shared ones: the scheduler's rule."""
+    own = {bucket: count for (owner, bucket), count in pool.items() if owner == concept and count}
+    return own or {bucket: count for (owner, bucket), count in pool.items() if owner == "" and count}
+
+
+def _line(
+    plan: ConceptPlan,
+    plans: Sequence[ConceptPlan],
+    items: Sequence[Item],
+    prompts: Sequence[PriorPrompt],
+    pool: Mapping[tuple[str, Size], int],
+    training: TrainingPlan,
+    length: Arithmetic | None,
+) -> ConceptLine:
+    name = plan.concept.name
+    mine = [item for item in items if item.concept == name]
+    per_epoch = sum(item.repeats for item in mine)
+    rows = length.instance_rows * per_epoch / length.rows_per_epoch if length and length.rows_per_epoch else 0.0
+    prior_rows = float(length.prior_rows) if length and len(plans) == 1 else rows * plan.ratio
+    return ConceptLine(
+        concept=name,
+        mode=plan.mode,
+        images=len(mine),
+        rows_per_epoch=per_epoch,
+        distinct_prompts=len({prompt.text for prompt in prompts if prompt.concept == name}),
+        pool=sum(_pool_of(name, pool).values()),
+        ratio=plan.ratio,
+        weight=training.weight,
+        instance_rows=rows,
+        prior_rows=prior_rows,
+    )
+
+
+def _buckets(
+    plans: Sequence[ConceptPlan], items: Sequence[Item], pool: Mapping[tuple[str, Size], int]
+) -> Iterable[BucketLine]:
+    for plan in plans:
+        name = plan.concept.name
+        images = Counter(item.bucket for item in items if item.concept == name)
+        prior = _pool_of(name, pool)
+        for bucket in sorted({*images, *prior}):
+            yield BucketLine(name, bucket, images[bucket], prior.get(bucket, 0))
+
+
+def _sentences(
+    lines: Sequence[ConceptLine], length: Arithmetic | None, training: TrainingPlan, items: Sequence[Item]
+) -> Iterable[str]:
+    if length is None or not length.rows_per_epoch:
+        return
+    for line in lines:
+        repeats = sorted({item.repeats for item in items if item.concept == line.concept})
+        times = f" x {repeats[0]} repeats" if len(repeats) == 1 else " x their repeats"
+        yield f"{line.concept}: {line.images} pictures{times} = {line.rows_per_epoch} rows per epoch"
+    if training.epochs is not None:
+        yield (
+            f"run: {training.epochs} epochs x {length.rows_per_epoch} rows = {length.instance_rows} instance rows; "
+            f"/ batch {length.batch} = {length.updates} updates"
+        )
+    else:
+        yield (
+            f"run: {length.updates} updates x batch {length.batch} = {length.instance_rows} instance rows; "
+            f"/ {length.rows_per_epoch} rows per epoch = {length.epochs:.2f} epochs"
+        )
+    for line in lines:
+        if not line.ratio:
+            yield f"{line.concept}: ratio 0, no prior rows"
+            continue
+        weight = "no regularizer uses them" if line.weight is None else f"weight {line.weight:g}"
+        if not line.pool:
+            use = "no prior images to draw from"
+        elif line.unused:
+            use = f"{line.pool - line.unused} of {line.pool} prior images used once, {line.unused} unused"
+        elif line.uses > 1:
+            use = f"each of {line.pool} prior images used {int(line.uses)} to {ceil(line.uses)} times"
+        else:
+            use = f"each of {line.pool} prior images used once"
+        yield (
+            f"{line.concept}: {line.instance_rows:g} instance rows x ratio {line.ratio:g} "
+            f"= {line.prior_rows:g} prior rows ({weight}); {use}"
+        )
