@@ -7,7 +7,6 @@ from typing import Annotated
 
 import torch
 import typer
-
 from tools.pocket.common import REPOSITORY, Bench, device, moment
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)

@@ -15,15 +15,19 @@ BEGIN, END, LENGTH = 49406, 49407, 77
 
 
 def vary(line: dict[str, Any], rng: random.Random) -> list[str]:
-    """The name stays; one tag in seven goes; order says nothing."""
+    """Name first, the tags it stands for mostly left to it; one tag in seven goes; order says nothing."""
     kind = rng.random()
     if kind < EMPTY:
         return []
-    said = list(line["caption"])
+    silent = set(line["implied"]) if rng.random() < 0.6 else set()
+    said = [tag for tag in line["tags"] if tag not in silent]
     rng.shuffle(said)
+    front = [line["name"]] if line["name"] else []
+    if rng.random() < (0.9 if line["quality"] == "low quality" else 0.3):
+        front.append(line["quality"])
     if kind < EMPTY + FEW:
-        return said[: rng.randint(1, 4)]
-    return [tag for tag in said if tag == line["name"] or rng.random() > 0.14]
+        return front + said[: rng.randint(1, 4)]
+    return front + [tag for tag in said if rng.random() > 0.14]
 
 
 class Words:

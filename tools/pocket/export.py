@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from datetime import datetime
 from pathlib import Path
 
 import torch
-from transformers import CLIPTokenizer
-
-from tenuto.pocket import world
 from tools.pocket import vae
 from tools.pocket.common import CHECKPOINT, REPOSITORY, Bench
 from tools.pocket.models import build_schedule
+from transformers import CLIPTokenizer
+
+from tenuto.pocket import world
 
 INDEX = {
     "_class_name": "StableDiffusionPipeline",
@@ -33,7 +32,10 @@ INDEX = {
 
 def bank() -> str:
     lines = ["# Words that pocket knows, by group.", "[groups]"]
-    return "\n".join(lines + [f"{json.dumps(group)} = {json.dumps(list(tags))}" for group, tags in world.GROUPS.items()]) + "\n"
+    return (
+        "\n".join(lines + [f"{json.dumps(group)} = {json.dumps(list(tags))}" for group, tags in world.GROUPS.items()])
+        + "\n"
+    )
 
 
 def write(bench: Bench, folder: Path) -> int:
@@ -53,7 +55,9 @@ def write(bench: Bench, folder: Path) -> int:
         shutil.copy(bench.file("tokenizer") / name, folder / "tokenizer" / name)
     from diffusers import DPMSolverMultistepScheduler
 
-    DPMSolverMultistepScheduler.from_config(build_schedule().config, steps_offset=1).save_pretrained(folder / "scheduler")
+    DPMSolverMultistepScheduler.from_config(build_schedule().config, steps_offset=1).save_pretrained(
+        folder / "scheduler"
+    )
     (folder / "model_index.json").write_text(json.dumps(INDEX, indent=2) + "\n")
     (folder / "bank.toml").write_text(bank())
     return state["step"]
@@ -69,8 +73,8 @@ def export(bench: Bench) -> None:
     if (CHECKPOINT / "tagger").exists():
         shutil.copytree(CHECKPOINT / "tagger", partial / "tagger")
     if CHECKPOINT.exists():
-        os.replace(CHECKPOINT, old)
-    os.replace(partial, CHECKPOINT)
+        CHECKPOINT.replace(old)
+    partial.replace(CHECKPOINT)
     shutil.rmtree(old, ignore_errors=True)
     bench.log("export", f"step {step}")
     with (REPOSITORY / ".work/pocket-status.txt").open("a") as status:

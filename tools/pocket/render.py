@@ -3,18 +3,36 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from itertools import islice
 from random import Random
 
 import numpy as np
-
-from tenuto.pocket import world
 from tools.pocket.common import BUCKETS, Bench, Size, name_of
 
+from tenuto.pocket import world
+
 CHUNK = 250
+NAMED = 1 / 6
+"""Share of pictures that show a named character."""
+
+
+def sample(rng: Random) -> world.Scene:
+    return world.sample_named(rng) if rng.random() < NAMED else world.sample_scene(rng)
+
+
+def describe(scene: world.Scene) -> dict[str, object]:
+    """What training captions are made of: the visible tags, and which of them the name stands for."""
+    known = world.shown(scene)
+    own = [
+        tag for group, tag in known.items() if world.FIELD_OF_GROUP[group] in world.NAMED_FIELDS and group != "subject"
+    ]
+    return {
+        "tags": list(known.values()),
+        "name": scene.name,
+        "implied": own if scene.name else [],
+        "quality": scene.quality,
+    }
 
 
 def chunk(size: Size, first: int, count: int) -> tuple[np.ndarray, list[str]]:
@@ -22,9 +40,9 @@ def chunk(size: Size, first: int, count: int) -> tuple[np.ndarray, list[str]]:
     pictures, lines = [], []
     for index in range(first, first + count):
         rng = Random(f"pocket {name_of(size)} {index}")
-        scene = world.sample_scene(rng)
+        scene = sample(rng)
         pictures.append(np.asarray(world.render(scene, size), dtype=np.uint8))
-        lines.append(json.dumps({"tags": world.tags(scene), "caption": world.caption_tags(scene, rng), "name": scene.name}))
+        lines.append(json.dumps(describe(scene)))
     return np.stack(pictures), lines
 
 
@@ -40,7 +58,10 @@ def render(bench: Bench, count: int, workers: int) -> None:
     with ProcessPoolExecutor(workers) as pool:
         for size, share in BUCKETS.items():
             wanted = round(count * share)
-            final, partial = bench.file(f"pictures-{name_of(size)}.npy"), bench.file(f"pictures-{name_of(size)}.partial")
+            final, partial = (
+                bench.file(f"pictures-{name_of(size)}.npy"),
+                bench.file(f"pictures-{name_of(size)}.partial"),
+            )
             if final.exists():
                 continue
             memory = np.lib.format.open_memmap(partial, "w+", np.uint8, (wanted, size[1], size[0], 3))
@@ -50,12 +71,12 @@ def render(bench: Bench, count: int, workers: int) -> None:
                 lines += more
             memory.flush()
             bench.file(f"captions-{name_of(size)}.jsonl").write_text("\n".join(lines) + "\n")
-            os.replace(partial, final)
+            partial.replace(final)
             bench.log("render", f"{wanted} pictures of {name_of(size)}")
 
 
 def fresh(size: Size, count: int, seed: str) -> tuple[np.ndarray, list[world.Scene]]:
     """Pictures that no training has seen."""
     rng = Random(seed)
-    scenes = list(islice(iter(lambda: world.sample_scene(rng), None), count))
+    scenes = [world.sample_scene(rng) for _ in range(count)]
     return np.stack([np.asarray(world.render(scene, size), dtype=np.uint8) for scene in scenes]), scenes

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import copy
-import os
 import random
 import time
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from transformers import CLIPTokenizer
-
 from tools.pocket.captions import Words, vary
 from tools.pocket.common import BUCKETS, Bench, Clock, Size, average_into, device, half_precision, rate, save, set_rate
 from tools.pocket.models import build_schedule, build_text_encoder, build_unet
+from tools.pocket.muon import Both
+from torch import Tensor, nn
+from transformers import CLIPTokenizer
 
 EXPORT_EVERY = 1000
 SAVE_EVERY = 500
@@ -58,18 +57,13 @@ class Feed:
         return noisy, t, ids, noise
 
 
-def crop(ids: Tensor) -> Tensor:
-    """Attention over fewer padding tokens while training would differ from use; so none are cut."""
-    return ids
-
-
 def train(bench: Bench, steps: int, until: float | None, count: int, peak: float) -> None:
     from tools.pocket.export import export
 
     where, path = device(), bench.file("denoiser.pt")
     model = Denoiser().to(where)
     slow = copy.deepcopy(model).requires_grad_(False)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=peak, betas=(0.9, 0.99), weight_decay=0.0, fused=True)
+    optimizer = Both(model, peak)
     clock, step = Clock(steps, until), 0
     if path.exists():
         state = torch.load(path, map_location=where, weights_only=True)
@@ -97,11 +91,11 @@ def train(bench: Bench, steps: int, until: float | None, count: int, peak: float
         step += 1
         average_into(slow, model, min(0.999, (step + 1) / (step + 10)))
         losses.append(loss.detach())
-        if step % 100 == 0:
+        if step % 50 == 0:
             mean = float(np.mean([float(one) for one in losses]))
-            bench.log("unet", f"{step} {progress:.0%} loss {mean:.4f} {100 / (time.time() - since):.2f} it/s")
+            bench.log("unet", f"{step} {progress:.0%} loss {mean:.4f} {50 / (time.time() - since):.2f} it/s")
             losses, since = [], time.time()
-        if step % SAVE_EVERY == 0 or os.path.exists(bench.root / "save-now"):
+        if step % SAVE_EVERY == 0:
             keep()
         if step % EXPORT_EVERY == 0:
             export(bench)
