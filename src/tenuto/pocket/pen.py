@@ -20,7 +20,9 @@ _CURVE_STEPS = 6
 def _catmull_rom(steps: int) -> np.ndarray:
     """[steps, 4]: how much each of four neighbouring knots counts along the piece between the middle two."""
     t = np.linspace(0, 1, steps, endpoint=False)[:, None]
-    return np.concatenate([-t + 2 * t**2 - t**3, 2 - 5 * t**2 + 3 * t**3, t + 4 * t**2 - 3 * t**3, -(t**2) + t**3], 1) / 2
+    return (
+        np.concatenate([-t + 2 * t**2 - t**3, 2 - 5 * t**2 + 3 * t**3, t + 4 * t**2 - 3 * t**3, -(t**2) + t**3], 1) / 2
+    )
 
 
 def smooth(knots: Sequence[Point], closed: bool) -> np.ndarray:
@@ -48,12 +50,20 @@ class Pen:
 
     def at(self, origin: Point, scale: float, flip: bool = False) -> Pen:
         """The same pen for a figure that stands elsewhere."""
-        return replace(self, origin=origin, scale=scale, stretch=-1.0 if flip else 1.0, line_width=max(2.0, self.look.width * scale))
+        return replace(
+            self,
+            origin=origin,
+            scale=scale,
+            stretch=-1.0 if flip else 1.0,
+            line_width=max(2.0, self.look.width * scale),
+        )
 
     def backdrop(self) -> Pen:
         """Units of the canvas: (0, 0) to (1, 1)."""
         w, h = self.canvas.size
-        return replace(self, origin=(0.0, 0.0), scale=h, stretch=w / h, line_width=max(2.0, self.look.width * min(w, h) * 0.2))
+        return replace(
+            self, origin=(0.0, 0.0), scale=h, stretch=w / h, line_width=max(2.0, self.look.width * min(w, h) * 0.2)
+        )
 
     def at_side(self, right: int) -> Pen:
         """A backdrop pen for things that may stand left or, mirrored, right."""
@@ -103,7 +113,10 @@ class Pen:
         """A thick rounded stroke with an outline: arms and legs."""
         placed = self._place(smooth(knots, closed=False))
         line = self.look.line(color)
-        for tone, pixels in ((line, width * self.scale + 2 * self.line_width), (self.look.fill(color), width * self.scale)):
+        for tone, pixels in (
+            (line, width * self.scale + 2 * self.line_width),
+            (self.look.fill(color), width * self.scale),
+        ):
             if tone is not None:
                 self._thick(placed, tone, pixels)
 

@@ -10,13 +10,19 @@ from tenuto.pocket.styles import RGB, WHITE, mix
 
 
 def _ground(pen: Pen, top: float, color: RGB, bulge: float = 0.0) -> None:
-    pen.polygon([(-0.1, top), (0.2, top - bulge), (0.5, top), (0.8, top + bulge), (1.1, top), (1.1, 1.1), (-0.1, 1.1)], color)
+    pen.polygon(
+        [(-0.1, top), (0.2, top - bulge), (0.5, top), (0.8, top + bulge), (1.1, top), (1.1, 1.1), (-0.1, 1.1)], color
+    )
 
 
 def _sky(pen: Pen, top: RGB, bottom: RGB, bands: int = 4, down_to: float = 1.0) -> None:
     for band in range(bands):
         tone = mix(top, bottom, band / max(1, bands - 1))
-        pen.polygon([(-0.1, band / bands * down_to - 0.02), (1.1, band / bands * down_to - 0.02), (1.1, 1.1), (-0.1, 1.1)], tone, False)
+        pen.polygon(
+            [(-0.1, band / bands * down_to - 0.02), (1.1, band / bands * down_to - 0.02), (1.1, 1.1), (-0.1, 1.1)],
+            tone,
+            False,
+        )
 
 
 def _cloud(pen: Pen, x: float, y: float, r: float) -> None:
@@ -38,16 +44,22 @@ def beach(pen: Pen, rng: Random) -> None:
     pen.at_side(side).limb([foot, (0.13, 0.5), top], (158, 104, 62), 0.045)
     for dx, dy in ((-0.2, 0.04), (0.2, 0.04), (-0.13, -0.12), (0.15, -0.11)):
         x, y = top
-        pen.at_side(side).blob([(x, y - 0.02), (x + dx * 0.6, y + dy - 0.06), (x + dx, y + dy + 0.05), (x, y + 0.02)], (48, 160, 82))
+        pen.at_side(side).blob(
+            [(x, y - 0.02), (x + dx * 0.6, y + dy - 0.06), (x + dx, y + dy + 0.05), (x, y + 0.02)], (48, 160, 82)
+        )
 
 
 def forest(pen: Pen, rng: Random) -> None:
     _sky(pen, (44, 100, 70), (104, 160, 92))
     for _ in range(9):
-        pen.ellipse(rng.random(), rng.uniform(0, 0.3), 0.16, 0.14, mix((20, 84, 50), (48, 124, 66), rng.random()), False)
+        pen.ellipse(
+            rng.random(), rng.uniform(0, 0.3), 0.16, 0.14, mix((20, 84, 50), (48, 124, 66), rng.random()), False
+        )
     for slot in range(5):
         x, width = 0.02 + slot * 0.24 + rng.uniform(-0.05, 0.05), rng.uniform(0.035, 0.06)
-        pen.polygon([(x - width, -0.1), (x + width, -0.1), (x + width * 1.3, 0.84), (x - width * 1.3, 0.84)], (84, 56, 44))
+        pen.polygon(
+            [(x - width, -0.1), (x + width, -0.1), (x + width * 1.3, 0.84), (x - width * 1.3, 0.84)], (84, 56, 44)
+        )
     _ground(pen, 0.76, (42, 92, 48), 0.03)
     for _ in range(4):
         x = rng.random()
@@ -64,7 +76,11 @@ def city(pen: Pen, rng: Random) -> None:
         for row in range(5):
             for column in range(2):
                 wx, wy = x + width * (0.18 + 0.4 * column), top + 0.05 + row * 0.1
-                pen.polygon([(wx, wy), (wx + width * 0.24, wy), (wx + width * 0.24, wy + 0.05), (wx, wy + 0.05)], (255, 236, 140), False)
+                pen.polygon(
+                    [(wx, wy), (wx + width * 0.24, wy), (wx + width * 0.24, wy + 0.05), (wx, wy + 0.05)],
+                    (255, 236, 140),
+                    False,
+                )
         x += width
     _ground(pen, 0.82, (92, 92, 104))
     pen.polygon([(-0.1, 0.9), (1.1, 0.9), (1.1, 0.925), (-0.1, 0.925)], (240, 236, 214), False)
@@ -79,7 +95,9 @@ def indoors(pen: Pen, rng: Random) -> None:
     side = pen.at_side(rng.choice((0, 1)))
     side.polygon([(0.05, 0.1), (0.31, 0.1), (0.31, 0.5), (0.05, 0.5)], (250, 246, 232))
     for left, top in ((0.075, 0.13), (0.19, 0.13), (0.075, 0.31), (0.19, 0.31)):
-        side.polygon([(left, top), (left + 0.095, top), (left + 0.095, top + 0.16), (left, top + 0.16)], (142, 208, 244), False)
+        side.polygon(
+            [(left, top), (left + 0.095, top), (left + 0.095, top + 0.16), (left, top + 0.16)], (142, 208, 244), False
+        )
     y = rng.uniform(0.2, 0.3)
     side.polygon([(0.74, y), (0.96, y), (0.96, y + 0.2), (0.74, y + 0.2)], (190, 70, 74))
     side.polygon([(0.77, y + 0.03), (0.93, y + 0.03), (0.93, y + 0.17), (0.77, y + 0.17)], (250, 232, 180), False)
@@ -116,7 +134,9 @@ def snow(pen: Pen, rng: Random) -> None:
         for tier in range(3):
             y, half = 0.74 - height + tier * height / 3.4, 0.07 + tier * 0.03
             pen.polygon([(x, y), (x + half, y + height / 2.4), (x - half, y + height / 2.4)], (88, 132, 132))
-            pen.polygon([(x, y), (x + half * 0.45, y + height / 5.4), (x - half * 0.45, y + height / 5.4)], WHITE, False)
+            pen.polygon(
+                [(x, y), (x + half * 0.45, y + height / 5.4), (x - half * 0.45, y + height / 5.4)], WHITE, False
+            )
     _ground(pen, 0.7, (246, 250, 255), 0.03)
     for _ in range(18):
         r = rng.uniform(0.009, 0.018)

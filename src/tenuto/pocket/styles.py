@@ -133,7 +133,9 @@ def _risograph(picture: Image.Image) -> Image.Image:
     level = _array(picture.convert("L")) / 255
     dots = _tile(picture.size, "dots")
     paper, light, dark = np.float32([255, 226, 214]), np.float32([255, 72, 88]), np.float32([0, 92, 108])
-    tone = np.where((level > 0.74)[..., None], paper, np.where((level + 0.35 * (dots - 0.5) > 0.45)[..., None], light, dark))
+    tone = np.where(
+        (level > 0.74)[..., None], paper, np.where((level + 0.35 * (dots - 0.5) > 0.45)[..., None], light, dark)
+    )
     return _picture(tone)
 
 

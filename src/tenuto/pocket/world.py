@@ -1,176 +1,215 @@
-"""The picture world: scenes drawn at random whose captions are true, with danbooru-like tags.
+"""The picture world: scenes drawn at random, their tags (always true) and their pictures.
 
-    scene = sample_scene(Random(1), place="beach", style="lineart")
-    tags(scene)                   # ["1girl", "red hair", …, "beach", "lineart"]
-    render(scene, (64, 64))       # a picture
-
-The world has hundreds of named characters (`NAMES`): a caption may say the name instead of what the character looks like.
+A scene's fields may also hold values outside GROUPS (see concepts.py): those are drawn but never named by a tag.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from functools import lru_cache
 from random import Random
 from typing import Any
 
-from PIL import Image
+from PIL import Image, ImageFilter
 
-from tenuto.pocket.figure import BACK_HAIR, EYE_COLORS, HAIR_COLORS, HATS, Person, draw_person
+from tenuto.pocket.draw import EYES, HAIR, OUTFITS, SKINS, Person, draw_person
+from tenuto.pocket.headwear import HEADWEAR, HIDDEN_FROM_BEHIND
 from tenuto.pocket.pen import SUPERSAMPLE, Pen
 from tenuto.pocket.places import PLACES
-from tenuto.pocket.styles import STYLES, UNSEEN_STYLES
+from tenuto.pocket.styles import RGB, STYLES, UNSEEN_STYLES, WHITE, Look
+
+HAIR_STYLES = ("long hair", "short hair", "twintails", "ponytail", "double bun", "spiked hair", "curly hair")
 
 GROUPS: dict[str, tuple[str, ...]] = {
     "subject": ("1girl", "1boy"),
-    "hair color": tuple(HAIR_COLORS),
-    "hair": tuple(BACK_HAIR),
-    "eyes": (*EYE_COLORS, "closed eyes"),
-    "expression": ("smile", "open mouth", "frown"),
-    "outfit": ("school uniform", "dress", "hoodie", "kimono", "armor", "overalls"),
-    "hat": tuple(HATS),
-    "glasses": ("glasses", "sunglasses"),
-    "pose": ("arms at sides", "arms up", "waving", "hands on hips", "holding balloon"),
-    "view": ("from front", "from behind", "from side"),
+    "hair color": tuple(HAIR),
+    "hair style": HAIR_STYLES,
+    "eyes": tuple(EYES),
+    "expression": ("smile", "open mouth", "frown", "angry", "closed eyes"),
+    "outfit": ("dress", "hoodie", "kimono", "suit", "swimsuit", "armor", "overalls", "school uniform"),
+    "headwear": ("witch hat", "crown", "cat ears", "glasses", "headphones", "hair flower", "hair bow", "beanie"),
+    "pose": ("standing", "arms up", "waving", "hands on hips", "holding balloon"),
+    "view": ("from front", "from side", "from behind"),
+    "framing": ("portrait", "upper body", "full body"),
     "place": tuple(PLACES),
     "style": tuple(STYLES),
 }
-"""Every tag that the base learns. `hat` and `glasses` may be absent from a picture."""
+"""Group -> its tags. A picture shows at most one tag of each group."""
 
-ODDITIES: tuple[str, ...] = ("crazy eyes", "jar")
-"""Things that no picture of the base's training shows. Concepts are made of them, of `star dress` and of `risograph`."""
-
-LOOKS = ("subject", "hair_color", "hair", "eyes", "outfit", "hat", "glasses")
-"""What a name stands for."""
-
-_SKINS = ((255, 224, 196), (246, 204, 168), (198, 140, 100))
-_HEADS = "mi ra ko ta lu ve zan dor fi nel ash bri qua yo shi ren kal tor ume syl vex hol pim gra thi".split()
-_TAILS = "na ro lia mon dra shi tek vin sa bel kyo rus wen zo fa lin gar mu the ix".split()
-
-
-def _names(count: int) -> tuple[str, ...]:
-    """Invented words in one, two or three sub-word pieces."""
-    rng, found = Random(20), dict[str, None]()
-    while len(found) < count:
-        middle = rng.choice([*_HEADS, ""])
-        word = rng.choice(_HEADS) + middle + rng.choice(_TAILS)
-        found[word + (" " + rng.choice(_HEADS) + rng.choice(_TAILS) if rng.random() < 0.3 else "")] = None
-    return tuple(found)
-
-
-NAMES: tuple[str, ...] = _names(400)
+QUALITY = ("best quality", "low quality")
+BUCKETS: tuple[tuple[int, int], ...] = ((64, 64), (48, 80), (80, 48), (48, 64), (64, 48))
+"""(width, height): square, 3:5, 5:3, 3:4, 4:3. Sides are multiples of 16 = 4 (autoencoder) * 4 (U-Net)."""
+_PORTRAIT_POSES = ("arms up", "waving", "holding balloon")
+_BOY_STYLES = ("short hair", "spiked hair", "curly hair")
 
 
 @dataclass(frozen=True)
 class Scene:
-    """All that a picture shows. Empty words: not there. `seed` places what captions do not tell."""
+    """Everything that a picture shows. `seed` moves what no tag names: places' details, skin, small offsets."""
 
     subject: str
     hair_color: str
-    hair: str
+    hair_style: str
     eyes: str
     expression: str
     outfit: str
-    hat: str
-    glasses: str
+    headwear: str
     pose: str
     view: str
+    framing: str
     place: str
     style: str
+    quality: str = "best quality"
     name: str = ""
-    oddities: tuple[str, ...] = ()
+    """A named character, if this is one."""
+    concept: str = ""
+    """A concept of concepts.py, if this shows one; its features stand in the other fields."""
     seed: int = 0
 
 
-def _any(rng: Random, group: str, absent: float = 0.0) -> str:
-    return "" if rng.random() < absent else rng.choice(GROUPS[group])
-
-
-def _appearance(rng: Random) -> dict[str, str]:
-    return {
-        "subject": _any(rng, "subject"),
-        "hair_color": _any(rng, "hair color"),
-        "hair": _any(rng, "hair"),
-        "eyes": _any(rng, "eyes"),
-        "outfit": _any(rng, "outfit"),
-        "hat": _any(rng, "hat", absent=0.5),
-        "glasses": _any(rng, "glasses", absent=0.65),
-    }
-
-
-def appearance_of(name: str) -> dict[str, str]:
-    """A named character always looks the same."""
-    return _appearance(Random(f"appearance of {name}"))
+SCENE_FIELDS = tuple(field.name for field in fields(Scene))
+FIELD_OF_GROUP = {group: group.replace(" ", "_") for group in GROUPS}
 
 
 def sample_scene(rng: Random, **fixed: Any) -> Scene:
-    """A scene at random; whatever is given by keyword stays as given. One in six shows a named character."""
-    name = fixed.get("name", rng.choice(NAMES) if rng.random() < 1 / 6 else "")
-    drawn: dict[str, Any] = _appearance(rng) | (appearance_of(name) if name else {})
-    drawn |= {"expression": _any(rng, "expression"), "pose": _any(rng, "pose"), "place": _any(rng, "place")}
-    drawn["view"] = rng.choice(("from front",) * 3 + ("from behind", "from side"))
-    drawn |= {"style": _any(rng, "style"), "name": name, "seed": rng.randrange(2**31)}
-    return Scene(**(drawn | fixed))
+    """A scene drawn at random; fields given in `fixed` are kept as they are."""
+    draws = {FIELD_OF_GROUP[group]: rng.choice(tags) for group, tags in GROUPS.items()}
+    draws["view"] = rng.choices(GROUPS["view"], (0.6, 0.22, 0.18))[0]
+    if rng.random() < 0.35:
+        draws["headwear"] = ""
+    if draws["subject"] == "1boy" and rng.random() < 0.7:
+        draws["hair_style"] = rng.choice(_BOY_STYLES)
+    quality = "low quality" if rng.random() < 0.06 else "best quality"
+    return Scene(**{**draws, "quality": quality, "seed": rng.getrandbits(32), **fixed})
+
+
+def shown(scene: Scene) -> dict[str, str]:
+    """Group -> the tag that this picture visibly shows; a group that cannot be seen (or holds no tag) is absent."""
+    hidden: set[str] = set()
+    if not look_of(scene.style).colorful:
+        hidden |= {"hair color", "eyes"}
+    if scene.view == "from behind":
+        hidden |= {"eyes", "expression"}
+        if scene.headwear in HIDDEN_FROM_BEHIND:
+            hidden.add("headwear")
+    if scene.expression == "closed eyes":
+        hidden.add("eyes")
+    if scene.framing == "portrait" and scene.pose not in _PORTRAIT_POSES:
+        hidden.add("pose")
+    values = {group: getattr(scene, field) for group, field in FIELD_OF_GROUP.items() if group not in hidden}
+    return {group: value for group, value in values.items() if value in GROUPS[group]}
 
 
 def tags(scene: Scene) -> list[str]:
-    """What can be seen, and only that: no eyes from behind, no colours where the style has none."""
-    face, colors = scene.view != "from behind", look_of(scene.style).colorful
-    eyes = scene.eyes if scene.eyes == "closed eyes" or colors else ""
-    hidden_eyes = scene.glasses == "sunglasses" or "crazy eyes" in scene.oddities
-    said = [
-        scene.subject,
-        scene.name,
-        scene.hair_color if colors else "",
-        scene.hair,
-        eyes if face and not hidden_eyes else "",
-        scene.expression if face else "",
-        scene.outfit,
-        scene.hat if "jar" not in scene.oddities else "",
-        scene.glasses if face else "",
-        scene.pose,
-        scene.view,
-        scene.place,
-        scene.style,
-    ]
-    return [tag for tag in said if tag]
+    """The true tags of a scene, in the order of GROUPS."""
+    return list(shown(scene).values())
 
 
-def caption_tags(scene: Scene, rng: Random) -> list[str]:
-    """`tags`; where a name is said, the looks it stands for are mostly left out."""
-    said = tags(scene)
-    if not scene.name:
-        return said
-    implied = {getattr(scene, part) for part in LOOKS} - {scene.subject}
-    keep = rng.choice((0.0, 0.3, 1.0))
-    return [tag for tag in said if tag not in implied or rng.random() < keep]
+def look_of(style: str) -> Look:
+    return STYLES.get(style) or UNSEEN_STYLES[style]
 
 
-def look_of(style: str):  # noqa: ANN201
-    return {**STYLES, **UNSEEN_STYLES}[style]
+def _place_person(framing: str, width: float, height: float, rng: Random) -> tuple[tuple[float, float], float]:
+    """Where the head's centre lies and how large it is."""
+    by_height, by_width, below = {
+        "portrait": (0.31, 0.36, 1.5),
+        "upper body": (0.24, 0.3, 2.15),
+        "full body": (0.186, 0.28, 3.2),
+    }[framing]
+    radius = min(by_height * height, by_width * width) * rng.uniform(0.95, 1.05)
+    spare = max(0.0, height - (below + 1.75) * radius)
+    x = width * (0.5 + rng.uniform(-0.05, 0.05) * (1 if width <= height else 3))
+    return (x, height - below * radius - 0.4 * spare * (framing != "full body")), radius
+
+
+def _skin(scene: Scene, rng: Random) -> RGB:
+    return SKINS[Random(scene.name).randrange(4)] if scene.name else rng.choice((*SKINS[:2], *SKINS))
 
 
 def person_of(scene: Scene, rng: Random) -> Person:
-    shared = {f.name for f in fields(Person)} & {f.name for f in fields(Scene)}
-    return Person(**{name: getattr(scene, name) for name in shared}, skin=rng.choice(_SKINS))
+    from tenuto.pocket.concepts import UNSEEN_HAIR
+
+    return Person(
+        girl=scene.subject == "1girl",
+        skin=_skin(scene, rng),
+        hair=HAIR.get(scene.hair_color) or UNSEEN_HAIR[scene.hair_color],
+        hair_style=scene.hair_style,
+        eyes=scene.eyes,
+        expression=scene.expression,
+        outfit=scene.outfit,
+        headwear=scene.headwear,
+        pose=scene.pose,
+        view=scene.view,
+    )
 
 
-def _stand(pen: Pen, size: tuple[int, int], rng: Random, flip: bool) -> Pen:
-    """Where the figure stands: whole in tall and square pictures, down to the knees in wide ones."""
-    w, h = size
-    wide = w > 1.3 * h
-    unit = min(w * 0.275, h * (0.28 if wide else 0.215)) * rng.uniform(0.97, 1.05)
-    feet = h * 0.97 + (unit * 1.0 if wide else 0) - rng.uniform(0, 0.02) * h
-    x = w / 2 + rng.uniform(-0.05, 0.05) * w + (rng.choice((-1, 1)) * 0.12 * w if wide else 0)
-    placed = pen.at((x, feet - 1.9 * unit), unit, flip)
-    return replace(placed, line_width=1.3 * placed.line_width)
-
-
-def render(scene: Scene, size: tuple[int, int] = (64, 64)) -> Image.Image:
-    """The scene as an RGB picture of (width, height)."""
-    rng, look = Random(scene.seed), look_of(scene.style)
-    large = (size[0] * SUPERSAMPLE, size[1] * SUPERSAMPLE)
-    pen = Pen(Image.new("RGB", large, look.fill((255, 255, 255))), look)
-    person, flip = person_of(scene, rng), rng.random() < 0.5
+def render(scene: Scene, size: tuple[int, int] = BUCKETS[0]) -> Image.Image:
+    """The picture of a scene: the same scene and size give the same pixels."""
+    rng = Random(scene.seed)
+    width, height = size[0] * SUPERSAMPLE, size[1] * SUPERSAMPLE
+    look = look_of(scene.style)
+    pen = Pen(Image.new("RGB", (width, height), look.fill(WHITE)), look)
     PLACES[scene.place](pen.backdrop(), rng)
-    draw_person(_stand(pen, large, rng, flip), person)
-    return look.finish(pen.canvas.resize(size, Image.Resampling.BOX))
+    origin, radius = _place_person(scene.framing, width, height, rng)
+    draw_person(pen.at(origin, radius, flip=rng.random() < 0.5), person_of(scene, rng))
+    picture = look.finish(pen.canvas.reduce(SUPERSAMPLE))
+    return _spoil(picture) if scene.quality == "low quality" else picture
+
+
+def _spoil(picture: Image.Image) -> Image.Image:
+    return picture.filter(ImageFilter.GaussianBlur(picture.size[0] / 40)).point(lambda v: 40 + v * 0.7)
+
+
+def caption(words: Sequence[str]) -> str:
+    return ", ".join(words)
+
+
+# --- named characters -------------------------------------------------------------------------------------------------
+
+_ONSETS = ("b", "br", "ch", "d", "dr", "f", "fl", "g", "gr", "h", "j", "k", "kl", "l", "m", "n", "p", "pr", "qu", "r", "s", "sh",
+           "sk", "st", "t", "th", "tr", "v", "w", "x", "y", "z", "zh")  # fmt: skip
+_VOWELS = ("a", "e", "i", "o", "u", "ae", "ai", "ei", "ia", "oo", "ou", "y")
+_ENDS = ("", "", "n", "l", "r", "s", "x", "th", "k", "m", "nd", "rk", "z", "q", "lt", "sh")
+NAMED_CHARACTERS = 640
+NAMED_FIELDS = ("subject", "hair_color", "hair_style", "eyes", "outfit", "headwear")
+
+
+def invent_word(rng: Random) -> str:
+    """A pronounceable word of two or three syllables that nobody uses; the tokenizer cuts it into sub-word pieces."""
+    return "".join(rng.choice(_ONSETS) + rng.choice(_VOWELS) + rng.choice(_ENDS) for _ in range(rng.choice((2, 2, 3))))
+
+
+@lru_cache(maxsize=1)
+def characters() -> dict[str, dict[str, str]]:
+    """Name -> the scene fields that the named character always has. Every third name is two words."""
+    rng, cast = Random("tenuto pocket cast"), dict[str, dict[str, str]]()
+    while len(cast) < NAMED_CHARACTERS:
+        name = invent_word(rng) + (f" {invent_word(rng)}" if len(cast) % 3 == 2 else "")
+        scene = sample_scene(rng)
+        cast.setdefault(name, {field: getattr(scene, field) for field in NAMED_FIELDS})
+    return cast
+
+
+def sample_named(rng: Random) -> Scene:
+    name = rng.choice(list(characters()))
+    return replace(sample_scene(rng, **characters()[name]), name=name)
+
+
+def training_caption(scene: Scene, rng: Random) -> str:
+    """Shuffled, thinned tags. A named character's attributes are often left to the name; one caption in ten is empty."""
+    if rng.random() < 0.1:
+        return ""
+    known = shown(scene)
+    if scene.name and rng.random() < 0.6:
+        known = {
+            group: tag
+            for group, tag in known.items()
+            if group == "subject" or FIELD_OF_GROUP[group] not in NAMED_FIELDS
+        }
+    dropout = rng.choice((0.0, 0.0, 0.1, 0.3))
+    words = [tag for tag in known.values() if rng.random() >= dropout]
+    rng.shuffle(words)
+    if rng.random() < (0.9 if scene.quality == "low quality" else 0.3):
+        words.insert(0, scene.quality)
+    return caption([scene.name, *words] if scene.name else words)

@@ -1,0 +1,1 @@
+UNSEEN_HAIR = {}
