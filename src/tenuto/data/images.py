@@ -74,6 +74,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
+            Image.init()  # every decoder by name; free after the first time
             with Image.open(path, formats=FORMATS) as image:
                 _refuse_size(path, Size(*image.size))
                 yield image

@@ -111,7 +111,7 @@ def plan_updates(
     ratio: Ratio = 0.0,
     seed: int,
 ) -> list[Update]:
-    """Every update of the run. A pure function: same arguments, same plan; an update's number is the place to resume at.
+    """Every update of the run. A pure function: same arguments, same plan; an update's number is where to resume.
 
     Give `updates` or `epochs`. Raises TenutoError when ids repeat, when there is nothing to train on, or when prior
     rows are asked for a concept that has no prior images.

@@ -22,27 +22,8 @@ from tenuto.words import TenutoError
 
 SEPARATORS = frozenset(" \t\r\n_-\u00a0\u3000")
 LINKS = frozenset(
-    [
-        "a",
-        "an",
-        "the",
-        "and",
-        "of",
-        "with",
-        "by",
-        "in",
-        "on",
-        "at",
-        "as",
-        "like",
-        "named",
-        "called",
-        "showing",
-        "featuring",
-        "depicting",
-        "starring",
-        "wearing",
-    ]
+    {"a", "an", "the", "and", "of", "with", "by", "in", "on", "at", "as", "like", "named", "called"}
+    | {"showing", "featuring", "depicting", "starring", "wearing"}
 )
 """Words that hang in the air when what followed them is taken out."""
 OPENING, CLOSING = "([{<", ")]}>"
@@ -194,7 +175,7 @@ def _joined(left: str, right: str) -> str:
 
 
 def _brackets(rest: str) -> tuple[str, str]:
-    """Brackets in what is left of an emptied part that belong to its neighbours: "(" of "(zxq", ":1.2)" of "zxq:1.2)"."""
+    """What is left of an emptied part and belongs to its neighbours: "(" of "(zxq", ":1.2)" of "zxq:1.2)"."""
     opens = "".join(char for char in rest if char in OPENING)
     closes = sum(char in CLOSING for char in rest)
     if len(opens) >= closes:
@@ -232,15 +213,16 @@ def _is_artist(tag: str) -> bool:
 
 META = _listed(
     """absurdres|highres|incredibly absurdres|lowres|commentary|commentary request|english commentary|translated
-    translation request|partially translated|check translation|official art|scan|scan artifacts|jpeg artifacts|bad id
-    bad pixiv id|bad twitter id|md5 mismatch|revision|duplicate|photoshop (medium)|watermark|web address|signature
-    artist name|twitter username|patreon username|patreon logo|logo|dated|copyright name|character name|english text
-    japanese text|third-party edit|textless version|paid reward|paid reward available|commission|skeb commission
-    sample watermark|animated|video|sound|source request|artist request|character request|copyright request
-    resized|upscaled|game cg|screencap|anime screencap|anime screenshot|key visual|promotional art|magazine scan
-    masterpiece|best quality|amazing quality|great quality|high quality|good quality|normal quality|medium quality
-    average quality|low quality|worst quality|bad quality|very aesthetic|aesthetic|displeasing|very displeasing
-    newest|recent|mid|early|oldest|old|late|safe|sensitive|nsfw|explicit|general|questionable|very awa|8k|4k|hd|uhd"""
+    translation request|partially translated|check translation|official art|scan|scan artifacts|jpeg artifacts
+    bad id|bad pixiv id|bad twitter id|md5 mismatch|revision|duplicate|photoshop (medium)|watermark|web address
+    signature|artist name|twitter username|patreon username|patreon logo|logo|dated|copyright name
+    character name|english text|japanese text|third-party edit|textless version|paid reward
+    paid reward available|commission|skeb commission|sample watermark|animated|video|sound|source request
+    artist request|character request|copyright request|resized|upscaled|game cg|screencap|anime screencap
+    anime screenshot|key visual|promotional art|magazine scan|masterpiece|best quality|amazing quality
+    great quality|high quality|good quality|normal quality|medium quality|average quality|low quality
+    worst quality|bad quality|very aesthetic|aesthetic|displeasing|very displeasing|newest|recent|mid|early
+    oldest|old|late|safe|sensitive|nsfw|explicit|general|questionable|very awa|8k|4k|hd|uhd"""
 )
 
 
@@ -254,9 +236,9 @@ def _is_meta(tag: str) -> bool:
 
 
 QUALIFIERS = _listed(
-    """object|animal|food|medium|style|cosplay|weapon|clothes|flower|plant|gesture|symbol|instrument|vehicle|machine|fruit
-    bird|fish|place|building|sport|game|element|company|writing|meme|text|pose|anatomy|body|playing card|tarot
-    architecture|computing|physics|tool|insect|color|shape|mythology|artist"""
+    """object|animal|food|medium|style|cosplay|weapon|clothes|flower|plant|gesture|symbol|instrument|vehicle
+    machine|fruit|bird|fish|place|building|sport|game|element|company|writing|meme|text|pose|anatomy|body
+    playing card|tarot|architecture|computing|physics|tool|insect|color|shape|mythology|artist"""
 )
 """What stands in brackets behind general tags: "orange (fruit)", "star (symbol)"."""
 
@@ -268,24 +250,27 @@ def _is_character(tag: str) -> bool:
     return tag.endswith(")") and bool(bracket and name) and qualifier not in QUALIFIERS and any(map(str.isalpha, name))
 
 
-APPEARANCE_ENDS = (
-    "hair", "eyes", "eye", "skin", "bangs", "ears", "tail", "tails", "horns", "horn", "wings", "braid", "braids", "ponytail",
-    "twintails", "eyebrows", "eyelashes", "pupils", "sclera", "breasts", "ahoge", "sidelocks", "beard", "mustache", "fang", "fangs",
-    "freckles", "mole", "scar", "haircut", "bun", "buns", "forehead", "lips", "nose", "complexion", "fur", "antenna hair",
-)  # fmt: skip
+APPEARANCE_ENDS = _listed(
+    """hair|eyes|eye|skin|bangs|ears|tail|tails|horns|horn|wings|braid|braids|ponytail|twintails|eyebrows|eyelashes
+    pupils|sclera|breasts|ahoge|sidelocks|beard|mustache|fang|fangs|freckles|mole|scar|haircut|bun|buns|forehead
+    lips|nose|complexion|fur"""
+)
+"""Last words of tags about looks."""
 APPEARANCE = _listed(
-    """ahoge|heterochromia|bob cut|hime cut|pixie cut|afro|dreadlocks|bald|two side up|one side up|half updo|drill hair|twin drills
-    hair between eyes|hair over one eye|hair over eyes|hair intakes|hair flaps|dark-skinned female|dark-skinned male|tan|tanned
-    freckles|mole under eye|mole under mouth|scar on face|scar across eye|muscular|muscular female|muscular male|curvy|petite
-    plump|tall|short|old|child|mature female|mature male|elf|pointy ears|animal ears|slit pupils|vampire|demon girl|cat girl
-    fox girl|wolf girl|dog girl|horse girl|facial hair|goatee|stubble|flat chest|thick thighs|wide hips|abs|facial mark|tattoo"""
+    """ahoge|heterochromia|bob cut|hime cut|pixie cut|afro|dreadlocks|bald|two side up|one side up|half updo
+    drill hair|twin drills|hair between eyes|hair over one eye|hair over eyes|hair intakes|hair flaps
+    dark-skinned female|dark-skinned male|tan|tanned|freckles|mole under eye|mole under mouth|scar on face
+    scar across eye|muscular|muscular female|muscular male|curvy|petite|plump|tall|short|old|child|mature female
+    mature male|elf|pointy ears|animal ears|slit pupils|vampire|demon girl|cat girl|fox girl|wolf girl|dog girl
+    horse girl|facial hair|goatee|stubble|flat chest|thick thighs|wide hips|abs|facial mark|tattoo"""
 )
 NOT_APPEARANCE = _listed(
-    """closed eyes|half-closed eyes|half closed eyes|one eye closed|rolling eyes|covering own eyes|covered eyes|hand in own hair
-    hands in own hair|hand in another's hair|playing with own hair|adjusting hair|tucking hair|touching own hair|wet hair|floating hair
-    tying hair|holding hair|hair in own mouth|brushing hair|empty eyes|wide-eyed|rubbing eyes|squinting eyes|narrowed eyes|crying with eyes open
-    hand over eye|covering one eye|covering ears|hand on own ear|parted lips|licking lips|pursed lips|finger to lips|fake animal ears
-    fake tail|red nose|hand on own forehead|blood on face|closed eye"""
+    """closed eyes|half-closed eyes|half closed eyes|one eye closed|rolling eyes|covering own eyes|covered eyes
+    hand in own hair|hands in own hair|hand in another's hair|playing with own hair|adjusting hair|tucking hair
+    touching own hair|wet hair|floating hair|tying hair|holding hair|hair in own mouth|brushing hair|empty eyes
+    wide-eyed|rubbing eyes|squinting eyes|narrowed eyes|crying with eyes open|hand over eye|covering one eye
+    covering ears|hand on own ear|parted lips|licking lips|pursed lips|finger to lips|fake animal ears|fake tail
+    red nose|hand on own forehead|blood on face|closed eye"""
 )
 """Gestures and passing states, not what somebody looks like."""
 
@@ -346,7 +331,7 @@ class TagCsv:
 
     @classmethod
     def load(cls, path: Path) -> TagCsv:
-        """Reads the tag-autocomplete form (`name,type,count,"aliases"`) and `selected_tags.csv` of taggers (with header).
+        """Reads the tag-autocomplete form (`name,type,count,"aliases"`) and the `selected_tags.csv` of taggers.
 
         Numbers mean danbooru's categories, or e621's when the file is called so.
         """
