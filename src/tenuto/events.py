@@ -28,6 +28,11 @@ def progress(listener: Listener, what: str, done: int, total: int, **more: Any) 
     listener(Event("progress", {"what": what, "done": done, "total": total, **more}))
 
 
+def stage(listener: Listener, name: str) -> None:
+    """A new piece of work begins."""
+    listener(Event("stage", {"name": name}))
+
+
 def note(listener: Listener, text: str) -> None:
     """Something the user may want to know."""
     listener(Event("note", {"text": text}))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from html import escape
 from math import ceil
 from pathlib import Path
 
@@ -23,14 +24,14 @@ from tenuto.data.images import fit, read_image
 from tenuto.data.problems import Problem
 from tenuto.data.schedule import Arithmetic, Update, arithmetic, plan_updates, usage
 from tenuto.data.tags import remove_trigger
-from tenuto.evaluation.comparison import Arm, Trained, compare
+from tenuto.evaluation.comparison import Arm, Trained, compare, save_picture
 from tenuto.evaluation.report import Extras, PriorUse, write_report
 from tenuto.evaluation.taggers import load_tagger
-from tenuto.events import Event, Listener, silent
+from tenuto.events import Listener, progress, silent, stage
 from tenuto.families.base import Base
 from tenuto.families.checkpoints import find_base, open_base
 from tenuto.families.sampling import sample
-from tenuto.files import cache_home, hash_text, write_json, write_text
+from tenuto.files import cache_home, hash_file, hash_text, write_json, write_text
 from tenuto.prior.build import ForeignPicture, build, take_in
 from tenuto.prior.plan import PriorPlan, plan_prior
 from tenuto.prior.prompts import PriorPrompt, derive_prompts
@@ -41,7 +42,7 @@ from tenuto.regularizers.base import Regularizer
 from tenuto.training.journal import Journal
 from tenuto.training.loop import Run, Stopped, train
 from tenuto.training.rows import Row, Source
-from tenuto.training.sources import InstanceSource, Latents, PriorSource, pictures
+from tenuto.training.sources import InstanceSource, Latents, PriorSource
 from tenuto.training.watch import DriftWatch
 from tenuto.words import TenutoError
 
@@ -49,6 +50,8 @@ NEVER: Callable[[], bool] = lambda: False  # noqa: E731
 WATCHED = 8
 """Prompts that the live drift reading looks at."""
 DEFAULT_EPOCHS = 10
+SHOWN = 24
+"""Prior images in the report."""
 UNIMPORTANT = {"save_every", "keep", "sample_every", "sample_prompts", "watch_every"}
 """Training settings that do not change the result: they may differ between an interrupted run and its resumption."""
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -90,7 +93,7 @@ def length_of(project: Project) -> dict[str, int]:
 
 def prepare(project: Project, listener: Listener = silent) -> Prepared:
     """Open the base, read pictures and captions, derive prompts, plan the prior set. Raises TenutoError."""
-    listener(Event("stage", {"text": f"opening {project.base.model}"}))
+    stage(listener, f"opening {project.base.model}")
     base = open_base(project.base.model, device=project.base.device, dtype=PRECISIONS[project.training.precision])
     concepts = tuple(
         Concept(own.name, own.kind, own.trigger, own.class_word, Path(own.images)) for own in project.concepts
@@ -214,6 +217,30 @@ def build_prior(
     return store, [*images, *foreign]
 
 
+def preview(base: Base, store: PriorStore, image: PriorImage, folder: Path) -> Path:
+    """A prior image as a PNG to look at; decoded only once."""
+    path = folder / f"{image.id}.png"
+    if not path.exists():
+        save_picture(path, base.decode(store.latents(image.id)[None])[0].cpu())
+    return path
+
+
+def write_gallery(
+    prepared: Prepared, store: PriorStore, images: Sequence[PriorImage], target: Path, listener: Listener = silent
+) -> None:
+    """A page of all prior images with their prompts; the pictures go into a folder beside it."""
+    folder = target.with_suffix("")
+    rows = []
+    for number, image in enumerate(images, start=1):
+        picture = preview(prepared.base, store, image, folder).relative_to(target.parent)
+        rows.append(f'<figure><img src="{picture.as_posix()}"><figcaption>{escape(image.prompt)}</figcaption></figure>')
+        progress(listener, "decoding previews", number, len(images))
+    style = "figure{display:inline-block;width:14em;margin:.5em;font:12px sans-serif}img{width:100%}"
+    write_text(
+        target, f"<!doctype html><meta charset=utf-8><title>prior set</title><style>{style}</style>" + "".join(rows)
+    )
+
+
 # -- training ---------------------------------------------------------------------------------------------------
 
 
@@ -319,8 +346,6 @@ def fingerprint(prepared: Prepared, training: Training, prior: Sequence[PriorIma
 
 
 def _content(path: str | None) -> str:
-    from tenuto.files import hash_file
-
     return hash_file(Path(path)) if path and Path(path).is_file() else ""
 
 
@@ -381,8 +406,6 @@ def _watch(prepared: Prepared, adapter: Adapter, latents: Latents) -> DriftWatch
 
 
 def _draw_samples(prepared: Prepared, folder: Path, update: int) -> None:
-    from PIL import Image
-
     project, base = prepared.project, prepared.base
     prompts = project.training.sample_prompts or (prepared.items[0].caption,)
     size, settings = base.geometry.native, project.prior.sampler
@@ -392,10 +415,7 @@ def _draw_samples(prepared: Prepared, folder: Path, update: int) -> None:
             cond = base.encode_text([prompt], [size], passes)
             uncond = base.encode_text([settings.negative], [size], passes)
         drawn = sample(base, cond, uncond, size, [seed_for(project.seed, "training sample", number=number)], settings)
-        array = (pictures(base, drawn)[0].permute(1, 2, 0) * 255).round().byte().numpy()
-        target = folder / "samples" / f"{update:06d}-{number}.png"
-        target.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(array).save(target)
+        save_picture(folder / "samples" / f"{update:06d}-{number}.png", base.decode(drawn)[0].cpu())
 
 
 # -- comparison -------------------------------------------------------------------------------------------------
@@ -425,11 +445,11 @@ def train_all(
     prepared: Prepared, folder: Path, listener: Listener = silent, stop: Callable[[], bool] = NEVER
 ) -> list[Done]:
     """Build the prior set, train every arm at every seed; what is there already is not made again."""
-    listener(Event("stage", {"text": "prior set"}))
+    stage(listener, "prior set")
     store, prior = build_prior(prepared, listener, stop)
     finished = []
     for training in trainings(prepared.project, folder):
-        listener(Event("stage", {"text": f"training {training.arm}, seed {training.seed}"}))
+        stage(listener, f"training {training.arm}, seed {training.seed}")
         lora = train_arm(prepared, training, store, prior, listener, stop)
         used = [image for image in prior if image.kind == "generated"] if training.regularizers else []
         forwards = float(len(used) * prepared.project.prior.sampler.forwards())
@@ -452,7 +472,7 @@ def compare_arms(
     reports = []
     for concept, own in zip(prepared.concepts, project.concepts, strict=True):
         place = folder if len(prepared.concepts) == 1 else folder / concept.name
-        listener(Event("stage", {"text": f"comparing the arms on {concept.name}"}))
+        stage(listener, f"comparing the arms on {concept.name}")
         test = _scan(project, prepared.base, own.test_images, concept.name)[0] if own.test_images else []
         result = compare(
             prepared.base,
@@ -471,7 +491,7 @@ def compare_arms(
             listener=listener,
             stop=lambda: _raise_if(stop()),
         )
-        write_report(result, place, place / "report.html", extras=_extras(prepared, finished))
+        write_report(result, place, place / "report.html", extras=_extras(prepared, finished, place))
         reports.append(place / "report.html")
     return reports
 
@@ -513,28 +533,35 @@ def _trained(done: Done) -> Trained:
     )
 
 
-def _extras(prepared: Prepared, finished: Sequence[Done]) -> Extras:
+def _extras(prepared: Prepared, finished: Sequence[Done], folder: Path) -> Extras:
     """What the report shows of the plan: the three numbers of law 2, the pictures, how to make it again."""
     project = prepared.project
     held = next((done for done in finished if done.training.regularizers), None)
-    use = None
-    if held is not None:
-        plan = json.loads((held.training.folder / "plan.json").read_text(encoding="utf-8"))
-        use = PriorUse(
-            pool=plan["pool"],
-            ratio=project.prior.ratio,
-            weight=max(plan["weight"].values(), default=0.0),
-            used=len(plan["used"]),
-            unused=len(plan["unused"]),
-            rows=plan["prior_rows"],
-            regularizer=", ".join(plan["weight"]),
-        )
     return Extras(
         title=project.name or project.concepts[0].name,
-        prior=use,
+        prior=_prior_use(prepared, held, folder) if held else None,
         instance=tuple(item.path for item in prepared.items[:12]),
         commands=("tenuto run project.toml",),
         project=project.to_toml(),
+    )
+
+
+def _prior_use(prepared: Prepared, held: Done, folder: Path) -> PriorUse:
+    plan = json.loads((held.training.folder / "plan.json").read_text(encoding="utf-8"))
+    store = open_store(prepared)
+    shown = [store.record(name) for name in list(plan["used"])[:SHOWN] if name in store]
+    weights = ", ".join(
+        f"{name} {method.weight:g}, {method.schedule.shape}" for name, method in held.training.regularizers.items()
+    )
+    return PriorUse(
+        pool=plan["pool"],
+        ratio=prepared.project.prior.ratio,
+        weight=weights,
+        used=len(plan["used"]),
+        draws=plan["prior_rows"],
+        unused=tuple(plan["unused"]),
+        previews=tuple(preview(prepared.base, store, image, folder / "prior") for image in shown),
+        prompts=tuple(image.prompt for image in shown),
     )
 
 

@@ -39,7 +39,7 @@ def show_prior(prepared: Prepared, store: PriorStore, as_json: bool) -> None:
     todo = len(plan.images) - there
     each = plan.sampler.forwards()
     console.print(
-        f"{len(plan.images)} images, {there} of them there already; {todo} x {each} = {todo * each:,} forwards of the base "
-        f"to go. Store: {store.folder}",
+        f"{len(plan.images)} images, {there} of them there already; {todo} x {each} = {todo * each:,} forwards of the "
+        f"base to go. Store: {store.folder}",
         markup=False,
     )

@@ -53,7 +53,7 @@ class Screen:
         data = event.data
         if event.kind == "stage":
             self._end()
-            self.console.print(f"[bold cyan]{data['text']}[/]")
+            self.console.print(f"[bold cyan]{data['name']}[/]")
         elif event.kind == "note":
             self.console.print(data["text"], markup=False)
         elif event.kind == "warning":

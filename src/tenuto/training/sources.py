@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
-import torch
 from torch import Tensor
 
 from tenuto.data.cache import Cache, key_of
@@ -75,9 +74,3 @@ class Latents:
         latents = self.base.encode_image(self.pixels(item, mirrored)[None])[0].cpu()
         self.cache.put(key, {"latents": latents})
         return latents
-
-
-@torch.no_grad()
-def pictures(base: Base, latents: Tensor) -> Tensor:
-    """Latents [B C H W] decoded to pixels [B 3 H W] in 0..1, on the CPU."""
-    return ((base.decode(latents) + 1) / 2).clamp(0, 1).cpu()
