@@ -21,7 +21,7 @@ class BucketSettings(Settings):
     """Pixels of a bucket at most; unset: the area that the checkpoint was trained for."""
     upscale: bool = False
     """Enlarge pictures that are smaller than their bucket. Off: they get a smaller bucket of the same shape."""
-    max_ratio: float = Field(2.0, ge=1.0)
+    max_ratio: float = Field(default=2.0, ge=1.0)
     """Longest side over shortest side, at most; more extreme pictures are cropped to it."""
     min_side: PositiveInt | None = None
     """Shortest side of a bucket in pixels; unset: the checkpoint's multiple."""

@@ -179,9 +179,9 @@ class VariationSettings(Settings):
     """Shuffle the tags (sentences stay as they are)."""
     keep_tokens: NonNegativeInt = 0
     """This many tags at the front are neither moved nor dropped."""
-    tag_dropout: float = Field(0.0, ge=0.0, le=1.0)
+    tag_dropout: float = Field(default=0.0, ge=0.0, le=1.0)
     """Chance that a tag is left out; the trigger never is."""
-    caption_dropout: float = Field(0.0, ge=0.0, le=1.0)
+    caption_dropout: float = Field(default=0.0, ge=0.0, le=1.0)
     """Chance that the whole caption is left out."""
 
 

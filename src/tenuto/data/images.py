@@ -20,7 +20,7 @@ from torch import Tensor
 
 from tenuto.words import Settings, Size, TenutoError
 
-FORMATS = ["PNG", "JPEG", "MPO", "WEBP", "BMP"] + (["AVIF"] if features.check("avif") else [])
+FORMATS = ["PNG", "JPEG", "WEBP", "BMP"] + (["AVIF"] if features.check("avif") else [])
 """What Pillow may try; everything else is refused unread."""
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp") + ((".avif",) if "AVIF" in FORMATS else ())
 UNREAD_EXTENSIONS = frozenset({".avif", ".gif", ".tif", ".tiff", ".jxl", ".heic", ".heif", ".psd", ".jp2"}) - {
@@ -74,7 +74,6 @@ def _opened(path: Path) -> Iterator[Image.Image]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            Image.init()  # every decoder by name; free after the first time
             with Image.open(path, formats=FORMATS) as image:
                 _refuse_size(path, Size(*image.size))
                 yield image
