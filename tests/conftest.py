@@ -29,3 +29,14 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_base(tiny_folder: Path) -> Base:
     """Loaded anew for each test: nothing that one test attaches can reach another."""
     return open_base(str(tiny_folder), device="cpu")
+
+
+@pytest.fixture(scope="session")
+def tiny_v_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_sd_folder(tmp_path_factory.mktemp("tiny") / "sd-v", prediction="v_prediction", seed=1)
+
+
+@pytest.fixture
+def tiny_v_base(tiny_v_folder: Path) -> Base:
+    """The same layout, answering v; other weights."""
+    return open_base(str(tiny_v_folder), device="cpu")

@@ -33,6 +33,9 @@ SAMPLERS: dict[Sampler, tuple[type[Any], dict[str, Any]]] = {
 }
 """Name -> diffusers scheduler and what is set on top of the checkpoint's own scheduler config."""
 
+SPACING = {"timestep_spacing": "linspace"}
+"""Every sampler starts at the last timestep, where there is noise only; checkpoints' configs often say otherwise."""
+
 DRAWING: frozenset[Sampler] = frozenset({"euler_a", "dpmpp_2m_sde"})
 """Samplers that draw new noise at every step."""
 
@@ -84,7 +87,7 @@ def sample(
     Cost   `settings.forwards()` per row; guidance asks for both answers in one forward of 2 B rows.
     """
     kind, options = SAMPLERS[settings.sampler]
-    scheduler = kind.from_config({**base.scheduler_config(), **options})
+    scheduler = kind.from_config({**base.scheduler_config(), **SPACING, **options})
     scheduler.set_timesteps(settings.steps)
     start = torch.stack([noise(base.geometry.latent(size), seed, "sample") for seed in seeds]).to(base.device)
     x = start * float(scheduler.init_noise_sigma)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, final
@@ -58,7 +59,8 @@ def _load_tokenizer(folder: Path) -> CLIPTokenizer:
         for name in ("vocab.json", "merges.txt"):
             if not (folder / name).is_file():
                 raise TenutoError(f"{folder}: {name} is missing; download the checkpoint again")
-    return CLIPTokenizer.from_pretrained(folder, local_files_only=True)
+    tokenizer: CLIPTokenizer = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
+    return tokenizer
 
 
 def _load(kind: Any, folder: Path, variant: str | None, **precision: torch.dtype) -> Any:
@@ -100,8 +102,8 @@ class StableDiffusion(Base):
             )
         if len(tokenizer) > text_encoder.config.vocab_size:
             raise TenutoError(
-                f"{name}: its tokenizer has {len(tokenizer)} words and its text encoder {text_encoder.config.vocab_size}; "
-                "they are not of one checkpoint"
+                f"{name}: its tokenizer has {len(tokenizer)} words and its text encoder only "
+                f"{text_encoder.config.vocab_size}; they are not of one checkpoint"
             )
         if not 1 <= clip_skip <= text_encoder.config.num_hidden_layers:
             raise TenutoError(
@@ -189,12 +191,14 @@ class StableDiffusion(Base):
     def checkpointing(self, on: bool) -> None:
         # both libraries recompute in train mode only; dropout stays off, so that nothing else changes
         unet: Any = self.denoiser
-        if on:
-            unet.enable_gradient_checkpointing()
-            self.text_encoder.gradient_checkpointing_enable({"use_reentrant": False})
-        else:
-            unet.disable_gradient_checkpointing()
-            self.text_encoder.gradient_checkpointing_disable()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # transformers renames it; we support both sides of that
+            if on:
+                unet.enable_gradient_checkpointing()
+                self.text_encoder.gradient_checkpointing_enable({"use_reentrant": False})
+            else:
+                unet.disable_gradient_checkpointing()
+                self.text_encoder.gradient_checkpointing_disable()
         for module in (*unet.modules(), *self.text_encoder.modules()):
             module.training = on and not isinstance(module, nn.Dropout)
 

@@ -1,0 +1,151 @@
+"""Stable Diffusion folders: what the contract promises, and the libraries' own pipeline as the judge."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+from torch import Tensor
+
+from tenuto.adapters.adapter import Adapter, AdapterSettings
+from tenuto.families.base import CHUNK, Base, Part
+from tenuto.families.checkpoints import open_base
+from tenuto.words import Size, TenutoError
+from tests.tiny import tiny_sd_folder
+
+SQUARE = Size(16, 16)
+LONG = "abcdefghi " * 20  # every letter is a token: 180 tokens
+
+
+def noise(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.fixture
+def pipeline(tiny_folder: Path) -> StableDiffusionPipeline:
+    return StableDiffusionPipeline.from_pretrained(tiny_folder, safety_checker=None, feature_extractor=None)
+
+
+def test_prediction_is_the_unets(tiny_base: Base, pipeline: StableDiffusionPipeline) -> None:
+    tokens = pipeline.tokenizer("a dog", padding="max_length", max_length=77, return_tensors="pt").input_ids
+    x_t, t = noise(1, 4, 8, 8), torch.tensor([321])
+    with torch.no_grad():
+        theirs = pipeline.unet(x_t, t, pipeline.text_encoder(tokens).last_hidden_state).sample
+        ours = tiny_base.predict(x_t, t, tiny_base.encode_text(["a dog"], [SQUARE]))
+    assert torch.equal(ours, theirs)
+
+
+@torch.no_grad()
+def test_a_row_does_not_depend_on_its_neighbours(tiny_base: Base) -> None:
+    prompts, x_t, t = ["a", "another thing", ""], noise(3, 4, 8, 8), torch.tensor([3, 500, 999])
+    cond = tiny_base.encode_text(prompts, [SQUARE] * 3)
+    together = tiny_base.predict(x_t, t, cond)
+    for i, prompt in enumerate(prompts):
+        alone = tiny_base.encode_text([prompt], [SQUARE])
+        torch.testing.assert_close(cond.text[i : i + 1], alone.text, atol=1e-5, rtol=1e-5)
+        answer = tiny_base.predict(x_t[i : i + 1], t[i : i + 1], alone)
+        torch.testing.assert_close(together[i : i + 1], answer, atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_long_prompts_take_several_passes(tiny_base: Base) -> None:
+    assert [tiny_base.chunks(text) for text in ("", "a" * CHUNK, "a" * (CHUNK + 1), LONG)] == [1, 1, 2, 3]
+    long = tiny_base.encode_text([LONG], [SQUARE])
+    assert long.text.shape == (1, 3 * 77, 16)
+    letters = LONG.replace(" ", "")
+    first = tiny_base.encode_text(["abcdefghi " * 8 + "abc"], [SQUARE]).text  # 75 tokens: the same first pass
+    torch.testing.assert_close(long.text[:, :75], first[:, :75], atol=1e-5, rtol=1e-5)
+    assert len(letters) == 180
+    padded = tiny_base.encode_text(["a dog", LONG], [SQUARE] * 2)
+    torch.testing.assert_close(padded.text[:1], tiny_base.encode_text(["a dog"], [SQUARE], 3).text)
+    with pytest.raises(ValueError, match="3 passes"):
+        tiny_base.encode_text([LONG], [SQUARE], 1)
+
+
+@torch.no_grad()
+def test_pictures_there_and_back(tiny_base: Base, pipeline: StableDiffusionPipeline) -> None:
+    pixels = noise(2, 3, 16, 24).clamp(-1, 1)
+    latents = tiny_base.encode_image(pixels)
+    assert latents.shape == (2, *tiny_base.geometry.latent(Size(24, 16)))
+    mode = pipeline.vae.encode(pixels).latent_dist.mode()
+    torch.testing.assert_close(latents, mode * pipeline.vae.config.scaling_factor)
+    assert torch.equal(latents, tiny_base.encode_image(pixels))
+    decoded = tiny_base.decode(latents)
+    torch.testing.assert_close(decoded, pipeline.vae.decode(mode).sample.clamp(-1, 1), atol=1e-5, rtol=1e-5)
+    assert decoded.shape == pixels.shape
+
+
+def test_geometry_comes_from_the_configs(tmp_path: Path, tiny_base: Base) -> None:
+    geometry = tiny_base.geometry
+    assert (geometry.channels, geometry.factor, geometry.multiple, geometry.native) == (4, 2, 4, Size(16, 16))
+    wide = open_base(str(tiny_sd_folder(tmp_path / "wide", channels=8, vae_levels=4)), device="cpu").geometry
+    assert (wide.channels, wide.factor, wide.multiple, wide.native) == (8, 8, 16, Size(64, 64))
+
+
+def test_the_base_is_frozen(tiny_base: Base) -> None:
+    for module in tiny_base.modules().values():
+        assert not any(parameter.requires_grad for parameter in module.parameters())
+        assert not module.training
+
+
+def test_parts_are_disjoint_and_whole(tiny_base: Base) -> None:
+    parts: tuple[Part, ...] = ("attention", "feed_forward", "convolution", "text_encoder")
+    names = {part: [f"{p}.{n}" for p, ns in tiny_base.adapter_targets(part).items() for n in ns] for part in parts}
+    assert all(names.values())
+    flat = [name for own in names.values() for name in own]
+    assert len(flat) == len(set(flat))
+    assert not [name for name in flat if "time" in name or "sampler" in name]
+    # 3 transformer blocks (one down, two up) with two attentions of four layers each, and the middle's
+    assert len(names["attention"]) == 8 * 4
+    assert len(names["feed_forward"]) == 4 * 4
+    assert len(names["text_encoder"]) == 2 * 6
+
+
+def test_targets_stay_the_same_under_an_adapter(tiny_base: Base) -> None:
+    before = tiny_base.adapter_targets("attention")
+    adapter = Adapter.attach(tiny_base, AdapterSettings(rank=2))
+    assert tiny_base.adapter_targets("attention") == before
+    adapter.detach()
+
+
+def gradients(base: Base, checkpointing: bool) -> list[Tensor]:
+    adapter = Adapter.attach(
+        base, AdapterSettings(rank=2, parts=("attention", "feed_forward", "convolution", "text_encoder"))
+    )
+    for parameter in adapter.parameters():
+        with torch.no_grad():
+            parameter.add_(noise(*parameter.shape) * 0.05)  # B is 0 at the start: A would get no gradient
+    base.checkpointing(checkpointing)
+    answer = base.predict(noise(2, 4, 8, 8), torch.tensor([10, 700]), base.encode_text(["a", "b c"], [SQUARE] * 2))
+    answer.square().mean().backward()
+    found = [parameter.grad for parameter in adapter.parameters()]
+    base.checkpointing(False)
+    adapter.detach()
+    assert all(gradient is not None for gradient in found)
+    return [gradient for gradient in found if gradient is not None]
+
+
+def test_checkpointing_changes_no_gradient(tiny_base: Base) -> None:
+    recomputed = []
+    tiny_base.denoiser.mid_block.register_forward_hook(lambda *_: recomputed.append(1))  # type: ignore[union-attr,operator]
+    plain = gradients(tiny_base, False)
+    assert len(recomputed) == 1
+    checked = gradients(tiny_base, True)
+    assert any(gradient.abs().sum() > 0 for gradient in plain)
+    for a, b in zip(plain, checked, strict=True):
+        torch.testing.assert_close(a, b)
+    assert not tiny_base.denoiser.training
+
+
+def test_clip_skip(tiny_folder: Path, tiny_base: Base) -> None:
+    skipped = open_base(str(tiny_folder), device="cpu", clip_skip=2)
+    assert skipped.hash != tiny_base.hash
+    assert not torch.equal(skipped.encode_text(["a"], [SQUARE]).text, tiny_base.encode_text(["a"], [SQUARE]).text)
+    ids = skipped.tokenizer("a", padding="max_length", max_length=77, return_tensors="pt").input_ids  # type: ignore[attr-defined]
+    states = skipped.text_encoders["lora_te"](ids, output_hidden_states=True).hidden_states
+    normed = skipped.text_encoders["lora_te"].final_layer_norm(states[-2])  # type: ignore[operator]
+    torch.testing.assert_close(skipped.encode_text(["a"], [SQUARE]).text, normed)
+    with pytest.raises(TenutoError, match="clip_skip 9"):
+        open_base(str(tiny_folder), device="cpu", clip_skip=9)
