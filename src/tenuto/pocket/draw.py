@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
+from tenuto.pocket.hair import back_hair, front_hair
+from tenuto.pocket.headwear import HEADWEAR
 from tenuto.pocket.pen import Pen, Point
+from tenuto.pocket.person import INK, Outfit, Person
 from tenuto.pocket.styles import RGB, WHITE, mix
+from tenuto.pocket.unseen import UNSEEN_DETAILS, UNSEEN_EYES, UNSEEN_HEADWEAR, UNSEEN_OUTFITS
 
-INK: RGB = (44, 28, 44)
 SKINS: tuple[RGB, ...] = ((255, 224, 200), (250, 206, 172), (226, 172, 132), (168, 112, 82))
 HAIR: dict[str, RGB] = {
     "black hair": (52, 48, 66),
@@ -28,19 +30,6 @@ EYES: dict[str, RGB] = {
     "yellow eyes": (246, 190, 32),
     "purple eyes": (150, 70, 214),
 }
-
-
-@dataclass(frozen=True)
-class Outfit:
-    top: RGB
-    sleeve: RGB | None
-    """None: bare arms."""
-    legs: RGB | None
-    shoes: RGB
-    skirt: RGB | None
-    """None: no skirt, for anyone."""
-    detail: str = ""
-    accent: RGB = WHITE
 
 
 OUTFITS: dict[str, Outfit] = {
@@ -75,22 +64,6 @@ SIDE_ARMS: dict[str, tuple[tuple[Point, ...], ...]] = {  # far arm, near arm
 }
 
 
-@dataclass(frozen=True)
-class Person:
-    """What the drawing functions need to know."""
-
-    girl: bool
-    skin: RGB
-    hair: RGB
-    hair_style: str
-    eyes: str
-    expression: str
-    outfit: str
-    headwear: str
-    pose: str
-    view: str
-
-
 EyeDrawer = Callable[[Pen, float, bool], None]
 
 
@@ -114,7 +87,7 @@ def _body(pen: Pen, p: Person, wear: Outfit) -> None:
         pen.polygon(
             [(-wide * 0.8, 1.66), (wide * 0.8, 1.66), (flare, low - 0.08), (0, low), (-flare, low - 0.08)], skirt
         )
-    DETAILS.get(wear.detail, lambda *_: None)(pen, wide, p.view == "from behind", wear)
+    (DETAILS | UNSEEN_DETAILS)[wear.detail](pen, wide, p.view == "from behind", wear)
 
 
 def _sash(pen: Pen, w: float, behind: bool, wear: Outfit) -> None:
@@ -178,6 +151,7 @@ def _sailor(pen: Pen, w: float, behind: bool, wear: Outfit) -> None:
 
 
 DETAILS: dict[str, Callable[[Pen, float, bool, Outfit], None]] = {
+    "": lambda pen, width, behind, wear: None,
     "sash": _sash, "hood": _hood, "obi": _obi, "tie": _tie, "swim": _swim, "plate": _plate, "bib": _bib, "sailor": _sailor,
 }  # fmt: skip
 
@@ -211,7 +185,7 @@ def _closed(pen: Pen, x: float, girl: bool) -> None:
     pen.stroke([(x - 0.28, 0.16), (x, 0.34), (x + 0.28, 0.16)], INK, 0.1)
 
 
-EYE_DRAWERS: dict[str, EyeDrawer] = {name: _anime_eye(color) for name, color in EYES.items()}
+EYE_DRAWERS: dict[str, EyeDrawer] = {name: _anime_eye(color) for name, color in EYES.items()} | UNSEEN_EYES
 
 
 def _face(pen: Pen, p: Person) -> None:
@@ -264,11 +238,8 @@ def _head(pen: Pen, p: Person) -> None:
 
 def draw_person(pen: Pen, p: Person) -> None:
     """Back hair, body, arms, head, face, front hair, headwear; from behind, the hair covers everything."""
-    from tenuto.pocket.hair import back_hair, front_hair
-    from tenuto.pocket.headwear import HEADWEAR
-
     behind = p.view == "from behind"
-    wear = OUTFITS[p.outfit]
+    wear = (OUTFITS | UNSEEN_OUTFITS)[p.outfit]
     if not behind:
         back_hair(pen, p)
     _body(pen, p, wear)
@@ -281,4 +252,4 @@ def draw_person(pen: Pen, p: Person) -> None:
         _face(pen, p)
         front_hair(pen, p)
     if p.headwear:
-        HEADWEAR[p.headwear](pen, p)
+        (HEADWEAR | UNSEEN_HEADWEAR)[p.headwear](pen, p)

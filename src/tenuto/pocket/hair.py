@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from tenuto.pocket.pen import Pen, Point
+from tenuto.pocket.person import Person
 from tenuto.pocket.styles import RGB, WHITE, mix
-
-if TYPE_CHECKING:
-    from tenuto.pocket.draw import Person
 
 TIE: RGB = (240, 70, 110)
 _TAIL: tuple[Point, ...] = ((0.8, -0.55), (1.25, -0.75), (1.78, 0.0), (1.75, 0.9), (1.4, 1.6), (1.25, 0.8), (1.0, 0.1))

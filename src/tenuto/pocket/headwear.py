@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import cos, pi, sin
-from typing import TYPE_CHECKING
 
 from tenuto.pocket.pen import Pen
+from tenuto.pocket.person import Person
 from tenuto.pocket.styles import WHITE, mix
-
-if TYPE_CHECKING:
-    from tenuto.pocket.draw import Person
 
 
 def _witch_hat(pen: Pen, p: Person) -> None:

@@ -1,4 +1,4 @@
-"""A pen that draws smooth, outlined shapes on a supersampled Pillow canvas. What a line and a fill look like is the style's."""
+"""A pen that draws smooth, outlined shapes on a supersampled canvas. How lines and fills look is the style's."""
 
 from __future__ import annotations
 
@@ -90,6 +90,13 @@ class Pen:
     def mirrored(self, half: Sequence[Point], color: RGB, outline: bool = True) -> None:
         """A blob that is symmetric in x; `half` runs down its right side."""
         self.blob([*half, *[(-x, y) for x, y in reversed(half) if x != 0]], color, outline)
+
+    def glass(self, half: Sequence[Point], color: RGB, share: float) -> None:
+        """A see-through mirrored blob: `share` of its fill over what is there."""
+        mask = Image.new("L", self.canvas.size, 0)
+        knots = [*half, *[(-x, y) for x, y in reversed(half) if x != 0]]
+        ImageDraw.Draw(mask).polygon(self._place(smooth(knots, closed=True)), fill=round(255 * share))
+        self.canvas.paste(self.look.fill(color), mask=mask)
 
     def ellipse(self, x: float, y: float, rx: float, ry: float, color: RGB, outline: bool = True) -> None:
         (cx, cy) = self._place([(x, y)])[0]

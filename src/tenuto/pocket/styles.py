@@ -42,7 +42,7 @@ def _unfinished(picture: Image.Image) -> Image.Image:
 
 @dataclass(frozen=True)
 class Look:
-    """fill: what a colour becomes; line: the outline of a fill; ink: a drawn line; finish: on the final-size picture."""
+    """fill: what a colour becomes; line: a fill's outline; ink: a drawn line; finish: done to the final picture."""
 
     fill: Callable[[RGB], RGB] = same
     line: Callable[[RGB], RGB | None] = lambda color: mix(color, BLACK, 0.72)
@@ -74,11 +74,16 @@ def _tile(size: tuple[int, int], kind: str) -> np.ndarray:
     if kind == "dots":
         return (0.5 + 0.25 * (np.cos(np.pi * x / 4) + np.cos(np.pi * y / 4))).astype(np.float32)
     grain = np.random.default_rng(7).random((8, 8)).astype(np.float32)
-    return np.kron(grain, np.ones((2, 2), np.float32))[y % 16, x % 16]
+    blocks: np.ndarray = np.kron(grain, np.ones((2, 2), np.float32))
+    return blocks[y % 16, x % 16]
 
 
 def _array(picture: Image.Image) -> np.ndarray:
     return np.asarray(picture, dtype=np.float32)
+
+
+def _rgb(levels: list[float]) -> np.ndarray:
+    return np.array(levels, dtype=np.float32)
 
 
 def _picture(array: np.ndarray) -> Image.Image:
@@ -114,12 +119,12 @@ def _sketch(picture: Image.Image) -> Image.Image:
     size = picture.size
     strokes = (level < 0.62) * _tile(size, "hatch") * 0.38 + (level < 0.4) * _tile(size, "cross") * 0.3
     dark = np.clip(np.maximum(strokes, (0.24 - level) * 7), 0, 0.9)[..., None]
-    paper, pencil = np.float32([246, 236, 214]), np.float32([70, 52, 48])
+    paper, pencil = _rgb([246, 236, 214]), _rgb([70, 52, 48])
     return _picture(paper + (pencil - paper) * dark)
 
 
 def _grainy(picture: Image.Image) -> Image.Image:
-    warm = _array(picture) * np.float32([0.62, 0.55, 0.45]) + np.float32([70, 54, 40])
+    warm = _array(picture) * _rgb([0.62, 0.55, 0.45]) + _rgb([70, 54, 40])
     return _picture(warm + (_tile(picture.size, "grain")[..., None] - 0.5) * 90)
 
 
@@ -132,7 +137,7 @@ def _risograph(picture: Image.Image) -> Image.Image:
     """Two inks, teal and orange-red, with a dot screen on pink paper: a style the base never sees."""
     level = _array(picture.convert("L")) / 255
     dots = _tile(picture.size, "dots")
-    paper, light, dark = np.float32([255, 226, 214]), np.float32([255, 72, 88]), np.float32([0, 92, 108])
+    paper, light, dark = _rgb([255, 226, 214]), _rgb([255, 72, 88]), _rgb([0, 92, 108])
     tone = np.where(
         (level > 0.74)[..., None], paper, np.where((level + 0.35 * (dots - 0.5) > 0.45)[..., None], light, dark)
     )

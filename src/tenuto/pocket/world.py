@@ -13,11 +13,13 @@ from typing import Any
 
 from PIL import Image, ImageFilter
 
-from tenuto.pocket.draw import EYES, HAIR, OUTFITS, SKINS, Person, draw_person
+from tenuto.pocket.draw import EYES, HAIR, OUTFITS, SKINS, draw_person
 from tenuto.pocket.headwear import HEADWEAR, HIDDEN_FROM_BEHIND
 from tenuto.pocket.pen import SUPERSAMPLE, Pen
+from tenuto.pocket.person import Person
 from tenuto.pocket.places import PLACES
 from tenuto.pocket.styles import RGB, STYLES, UNSEEN_STYLES, WHITE, Look
+from tenuto.pocket.unseen import UNSEEN_HAIR
 
 HAIR_STYLES = ("long hair", "short hair", "twintails", "ponytail", "double bun", "spiked hair", "curly hair")
 
@@ -27,8 +29,8 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "hair style": HAIR_STYLES,
     "eyes": tuple(EYES),
     "expression": ("smile", "open mouth", "frown", "angry", "closed eyes"),
-    "outfit": ("dress", "hoodie", "kimono", "suit", "swimsuit", "armor", "overalls", "school uniform"),
-    "headwear": ("witch hat", "crown", "cat ears", "glasses", "headphones", "hair flower", "hair bow", "beanie"),
+    "outfit": tuple(OUTFITS),
+    "headwear": tuple(HEADWEAR),
     "pose": ("standing", "arms up", "waving", "hands on hips", "holding balloon"),
     "view": ("from front", "from side", "from behind"),
     "framing": ("portrait", "upper body", "full body"),
@@ -128,8 +130,6 @@ def _skin(scene: Scene, rng: Random) -> RGB:
 
 
 def person_of(scene: Scene, rng: Random) -> Person:
-    from tenuto.pocket.concepts import UNSEEN_HAIR
-
     return Person(
         girl=scene.subject == "1girl",
         skin=_skin(scene, rng),
@@ -165,8 +165,6 @@ def caption(words: Sequence[str]) -> str:
     return ", ".join(words)
 
 
-# --- named characters -------------------------------------------------------------------------------------------------
-
 _ONSETS = ("b", "br", "ch", "d", "dr", "f", "fl", "g", "gr", "h", "j", "k", "kl", "l", "m", "n", "p", "pr", "qu", "r", "s", "sh",
            "sk", "st", "t", "th", "tr", "v", "w", "x", "y", "z", "zh")  # fmt: skip
 _VOWELS = ("a", "e", "i", "o", "u", "ae", "ai", "ei", "ia", "oo", "ou", "y")
@@ -197,7 +195,7 @@ def sample_named(rng: Random) -> Scene:
 
 
 def training_caption(scene: Scene, rng: Random) -> str:
-    """Shuffled, thinned tags. A named character's attributes are often left to the name; one caption in ten is empty."""
+    """Shuffled, thinned tags; a name often stands for its character's attributes; one caption in ten is empty."""
     if rng.random() < 0.1:
         return ""
     known = shown(scene)
