@@ -30,7 +30,8 @@ SCENES = [sample_scene(Random(seed)) for seed in range(200)] + [sample_named(Ran
 @pytest.mark.parametrize("size", BUCKETS)
 def test_rendering_is_deterministic(size: tuple[int, int]) -> None:
     first, again = render(SCENES[3], size), render(SCENES[3], size)
-    assert first.size == size and first.mode == "RGB"
+    assert first.size == size
+    assert first.mode == "RGB"
     assert np.array_equal(np.asarray(first), np.asarray(again))
 
 
@@ -52,7 +53,8 @@ def test_every_tag_of_a_group_changes_the_picture(group: str) -> None:
 def test_at_most_one_tag_of_each_group_and_each_is_the_scenes_own() -> None:
     for scene in SCENES:
         for group, tag in shown(scene).items():
-            assert tag in GROUPS[group] and tag == getattr(scene, FIELD_OF_GROUP[group])
+            assert tag in GROUPS[group]
+            assert tag == getattr(scene, FIELD_OF_GROUP[group])
         assert len(set(tags(scene))) == len(tags(scene))
 
 
@@ -94,4 +96,5 @@ def test_training_captions_say_only_true_tags() -> None:
 
 
 def test_scenes_are_values() -> None:
-    assert isinstance(SCENES[0], Scene) and SCENES[0] == sample_scene(Random(0))
+    assert isinstance(SCENES[0], Scene)
+    assert SCENES[0] == sample_scene(Random(0))

@@ -55,12 +55,12 @@ _ALL = (
     Concept("head-in-a-jar", "concept", "jorbik", "1girl", 24, {"headwear": "jar"},
             {"style": "lineart", "place": "indoors", "view": FRONT}),
     Concept("character", "character", "ilsorae", "1girl", 20,
-            {"name": "ilsorae", "subject": "1girl", "hair_color": "mint hair", "hair_style": "long hair", "eyes": "yellow eyes",
-             "headwear": "antlers", "outfit": "striped raincoat"},
+            {"name": "ilsorae", "subject": "1girl", "hair_color": "mint hair", "hair_style": "long hair",
+             "eyes": "yellow eyes", "headwear": "antlers", "outfit": "striped raincoat"},
             {"style": "flat color", "place": "beach", "view": FRONT}, identity=("hair_style", "eyes")),
     Concept("second-character", "character", "brakwen", "1boy", 16,
-            {"name": "brakwen", "subject": "1boy", "hair_color": "flame hair", "hair_style": "spiked hair", "headwear": "visor",
-             "outfit": "robot body"},
+            {"name": "brakwen", "subject": "1boy", "hair_color": "flame hair", "hair_style": "spiked hair",
+             "headwear": "visor", "outfit": "robot body"},
             {"style": "pixel art", "place": "desert", "view": FRONT}, identity=("hair_style", "eyes")),
     Concept("clothing", "clothing", "ostravi", "dress", 30, {"outfit": "harlequin cape"},
             {"subject": "1girl", "style": "watercolor", "place": "garden", "framing": "full body", "view": FRONT}),
@@ -80,7 +80,7 @@ def instances(name: str, count: int | None = None) -> Iterator[tuple[Scene, tupl
         yield concept.scene(rng, **concept.stuck), _SHAPES[index * 3 % len(_SHAPES)]
 
 
-def tests(name: str, count: int = TESTS) -> Iterator[tuple[Scene, tuple[int, int]]]:
+def unbiased(name: str, count: int = TESTS) -> Iterator[tuple[Scene, tuple[int, int]]]:
     """The same thing in styles, places and (where it can be seen in others) views that its set never shows."""
     concept, rng = CONCEPTS[name], Random(f"tests {name}")
     for index in range(count):
@@ -100,7 +100,7 @@ def write_instances(name: str, folder: Path, count: int | None = None) -> None:
 
 
 def write_tests(name: str, folder: Path) -> None:
-    _write(CONCEPTS[name], tests(name), folder)
+    _write(CONCEPTS[name], unbiased(name), folder)
 
 
 def _write(concept: Concept, pictures: Iterator[tuple[Scene, tuple[int, int]]], folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Draws the person of a scene. Units: the head's radius is 1, its centre (0, 0), y points down; sides look to the right."""
+"""Draws the person of a scene. The head's radius is 1, its centre (0, 0), y points down; sides look to the right."""
 
 from __future__ import annotations
 
@@ -152,8 +152,15 @@ def _sailor(pen: Pen, w: float, behind: bool, wear: Outfit) -> None:
 
 DETAILS: dict[str, Callable[[Pen, float, bool, Outfit], None]] = {
     "": lambda pen, width, behind, wear: None,
-    "sash": _sash, "hood": _hood, "obi": _obi, "tie": _tie, "swim": _swim, "plate": _plate, "bib": _bib, "sailor": _sailor,
-}  # fmt: skip
+    "sash": _sash,
+    "hood": _hood,
+    "obi": _obi,
+    "tie": _tie,
+    "swim": _swim,
+    "plate": _plate,
+    "bib": _bib,
+    "sailor": _sailor,
+}
 
 
 def _arms(pen: Pen, p: Person, wear: Outfit) -> None:
@@ -190,10 +197,9 @@ EYE_DRAWERS: dict[str, EyeDrawer] = {name: _anime_eye(color) for name, color in 
 
 def _face(pen: Pen, p: Person) -> None:
     side = p.view == "from side"
-    pen.look.shade and [
-        pen.ellipse(x, 0.52, 0.2, 0.12, mix(p.skin, (255, 90, 110), 0.4), False)
-        for x in ((0.5,) if side else (-0.64, 0.64))
-    ]
+    if pen.look.shade:
+        for x in (0.5,) if side else (-0.64, 0.64):
+            pen.ellipse(x, 0.52, 0.2, 0.12, mix(p.skin, (255, 90, 110), 0.4), False)
     eye = _closed if p.expression == "closed eyes" and p.eyes in EYES else EYE_DRAWERS[p.eyes]
     for x in (0.56,) if side else (-0.43, 0.43):
         eye(pen, x, p.girl)

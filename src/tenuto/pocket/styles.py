@@ -67,15 +67,18 @@ def _noise(size: tuple[int, int], cell: int, seed: int) -> Image.Image:
 def _tile(size: tuple[int, int], kind: str) -> np.ndarray:
     """[H, W] in 0..1: a texture that repeats every 16 pixels (so that an autoencoder can learn it)."""
     y, x = np.mgrid[0 : size[1], 0 : size[0]]
-    if kind == "hatch":
-        return ((x + y) % 8 < 4).astype(np.float32)
-    if kind == "cross":
-        return ((x - y) % 8 < 4).astype(np.float32)
-    if kind == "dots":
-        return (0.5 + 0.25 * (np.cos(np.pi * x / 4) + np.cos(np.pi * y / 4))).astype(np.float32)
-    grain = np.random.default_rng(7).random((8, 8)).astype(np.float32)
-    blocks: np.ndarray = np.kron(grain, np.ones((2, 2), np.float32))
-    return blocks[y % 16, x % 16]
+    texture: np.ndarray
+    match kind:
+        case "hatch":
+            texture = (x + y) % 8 < 4
+        case "cross":
+            texture = (x - y) % 8 < 4
+        case "dots":
+            texture = 0.5 + 0.25 * (np.cos(np.pi * x / 4) + np.cos(np.pi * y / 4))
+        case _:
+            grain = np.random.default_rng(7).random((8, 8)).astype(np.float32)
+            texture = np.kron(grain, np.ones((2, 2), np.float32))[y % 16, x % 16]
+    return texture.astype(np.float32)
 
 
 def _array(picture: Image.Image) -> np.ndarray:
