@@ -129,7 +129,7 @@ class Bench:
             for layer in adapter.layers().values():
                 weight = cast(nn.Parameter, layer.get_base_layer().weight)
                 kept.append((weight, weight.detach().clone()))
-                weight += cast(Any, layer).get_delta_weight(NAME).to(weight)
+                weight.add_(cast(Any, layer).get_delta_weight(NAME).to(weight))
         adapter.detach()
         try:
             yield

@@ -9,12 +9,12 @@ and an unchanged arm is never read twice.
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import torch
 from PIL import Image
@@ -23,6 +23,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from tenuto.adapters.adapter import Adapter
 from tenuto.data.bank import Bank
 from tenuto.data.dataset import Concept, Item
 from tenuto.data.images import fit, read_image
@@ -250,23 +251,26 @@ def compare(
         seed=seed, avoid=avoid,
     )  # fmt: skip
     work = _Work(bench, settings, concept, prompts, folder, tagger, bank, background, seed, listener)
-    work.look(items, held_out, test_items)
     numbers: dict[str, ArmNumbers] = {}
     curves: dict[str, list[Point]] = {}
-    for arm in arms:
-        cells = _cells(arm, settings.seeds)
-        values: dict[str, list[Value]] = {name: [] for name in METRICS}
-        for number, cell in enumerate(cells):
-            evidence = work.evidence(arm, cell, strip=number < settings.strip_seeds, pictures=number == 0)
-            for name, metric in METRICS.items():
-                values[name].append(metric(evidence))
-        numbers[arm.name] = {name: summary(found) for name, found in values.items()}
-        numbers[arm.name] |= {
-            "seconds": _cost([run.seconds for run in arm.runs], "the training did not say how long it took"),
-            "forwards": _cost([run.forwards for run in arm.runs], "the training did not count its forwards"),
-        }
-        limit = len(cells) if settings.curve_seeds is None else settings.curve_seeds
-        curves[arm.name] = [point for cell in cells[:limit] for point in work.curve(arm, cell)]
+    try:
+        work.look(items, held_out, test_items)
+        for arm in arms:
+            cells = _cells(arm, settings.seeds)
+            values: dict[str, list[Value]] = {name: [] for name in METRICS}
+            for number, cell in enumerate(cells):
+                evidence = work.evidence(arm, cell, strip=number < settings.strip_seeds, pictures=number == 0)
+                for name, metric in METRICS.items():
+                    values[name].append(metric(evidence))
+            numbers[arm.name] = {name: summary(found) for name, found in values.items()}
+            numbers[arm.name] |= {
+                "seconds": _cost([run.seconds for run in arm.runs], "the training did not say how long it took"),
+                "forwards": _cost([run.forwards for run in arm.runs], "the training did not count its forwards"),
+            }
+            limit = len(cells) if settings.curve_seeds is None else settings.curve_seeds
+            curves[arm.name] = [point for cell in cells[:limit] for point in work.curve(arm, cell)]
+    finally:
+        work.bare()
     result = Comparison(
         arms=numbers,
         matched=_matched(curves, seed),
@@ -382,7 +386,7 @@ def versions() -> dict[str, str]:
 
 
 CONCEPT_WORDS: dict[Kind, tuple[str, ...]] = {
-    "character": ("hair", "eye", "subject", "body", "character", "outfit", "cloth", "species", "ears"),
+    "character": ("hair", "eye", "subject", "body", "character", "outfit", "cloth", "wear", "species", "ears"),
     "clothing": ("outfit", "cloth", "dress", "wear", "costume"),
     "style": ("style", "artist"),
     "concept": (),
@@ -397,8 +401,21 @@ def groups_of_concept(concept: Concept, groups: Collection[str]) -> frozenset[st
         group
         for group in groups
         if any(part in group.lower() for part in CONCEPT_WORDS[concept.kind])
-        or any(part.rstrip("s") in words for part in group.lower().split("_"))
+        or any(part.rstrip("s") in words for part in group.lower().replace("_", " ").split())
     )
+
+
+@dataclass(frozen=True)
+class _Model:
+    """What a reading is taken of: the base, or the base with LoRAs on it."""
+
+    name: str
+    lora: Path | None = None
+    strength: float = 1.0
+    second: Path | None = None
+
+
+BASE = _Model("base", strength=0.0)
 
 
 class _Work:
@@ -445,6 +462,7 @@ class _Work:
         self._states: dict[int, list[State]] = {}
         self._hashes: dict[Path, str] = {}
         self._shown: dict[str, str] = {}
+        self._worn: tuple[tuple[Path | None, Path | None], Adapter | None, ExitStack] | None = None
         self._items_key = ""
 
     @property
@@ -481,15 +499,39 @@ class _Work:
                     captioned[group] = self.tagger.groups[group][int(counts.argmax())]
         self.own = {**self.own, **captioned}
 
+    # -- what the base wears
+
+    @contextmanager
+    def on(self, model: _Model) -> Iterator[None]:
+        """The base as this model. What was put on stays on until something else is asked for: attaching takes time."""
+        if self._worn is None or self._worn[0] != (model.lora, model.second):
+            self.bare()
+            with ExitStack() as stack:
+                adapter = stack.enter_context(self.bench.wearing(model.lora, model.second))
+                self._worn = ((model.lora, model.second), adapter, stack.pop_all())
+        adapter = self._worn[1]
+        with adapter.strength(model.strength) if adapter is not None else nullcontext():
+            yield
+
+    def bare(self) -> None:
+        """Take everything off."""
+        if self._worn is not None:
+            worn, self._worn = self._worn, None
+            worn[2].close()
+
     # -- keys
 
-    def _key(self, lora: Path | None, seed: int, **more: Any) -> dict[str, Any]:
-        s = self.settings
-        key = {
-            "format": FORMAT, "base": self.bench.base.hash, "dtype": str(self.bench.base.dtype), "seed": seed, "lora": self._hash(lora),
-            "sampler": [s.sampler, s.steps, s.guidance, s.negative, s.batch], "tagger": self.tagger.hash if self.tagger else None,
-        }  # fmt: skip
-        return {**key, **more}
+    def _key(self, model: _Model, noise: int, **more: Any) -> dict[str, Any]:
+        """All that a reading depends on."""
+        s, base = self.settings, self.bench.base
+        return {
+            "format": FORMAT,
+            "base": [base.hash, str(base.dtype)],
+            "model": [self._hash(model.lora), model.strength, self._hash(model.second)],
+            "noise": noise,
+            "sampler": [s.sampler, s.steps, s.guidance, s.negative, s.batch],
+            **more,
+        }
 
     def _hash(self, path: Path | None) -> str | None:
         if path is None:
@@ -522,60 +564,60 @@ class _Work:
             for number, ask in enumerate(asks)
         ]
 
-    def _draw(
-        self, part: str, key: dict[str, Any], wanted: Sequence[Wanted], arm: str, row: str, show: int
-    ) -> Seen | None:
-        """Readings of these pictures; the first `show` are kept as files for the report."""
-        key = {**key, "wanted": [[w.text, w.seed, *w.size] for w in wanted], "show": show}
-        shown = [self.folder / "pictures" / arm / f"{row}-{n}.png" for n in range(min(show, len(wanted)))]
-        if not wanted or (self.tagger is None and not show):
-            return None
-        asked = list(wanted) if self.tagger else list(wanted[:show])
+    def _draw(self, model: _Model, noise: int, row: str, wanted: Sequence[Wanted], show: int) -> Seen | None:
+        """Readings of these pictures; the first `show` are kept as files for the report. None without a tagger."""
+        shown = [self.folder / "pictures" / model.name / f"{row}-{n}.png" for n in range(min(show, len(wanted)))]
+        part, fresh = f"{model.name}-{noise}-{row}", False
 
-        def read() -> Any:
-            pictures = self.bench.draw(asked, self._say(f"{arm}: {row}", total=len(asked)))
+        def draw(asked: Sequence[Wanted]) -> list[Tensor]:
+            nonlocal fresh
+            with self.on(model):
+                pictures = self.bench.draw(asked, self._say(f"{model.name}: {row}", total=len(asked)))
             for path, pixels in zip(shown, pictures, strict=False):
                 save_picture(path, pixels)
-            if self.tagger is None:
-                return {}
-            return Seen.join([read_pictures(self.tagger, pixels[None]) for pixels in pictures]).to_json()
+            fresh = True
+            return pictures
 
-        reading = self.store.keep(part, key, read)
-        if any(not path.is_file() for path in shown):
-            for path, pixels in zip(shown, self.bench.draw(asked[: len(shown)]), strict=True):
-                save_picture(path, pixels)
-        return Seen.from_json(reading) if reading else None
+        def show_them() -> None:
+            if not fresh:
+                draw(wanted[: len(shown)])
+
+        tagger, found = self.tagger, None
+        if tagger is not None and wanted:
+            key = self._key(model, noise, wanted=[[w.text, w.seed, *w.size] for w in wanted], tagger=tagger.hash)
+
+            def read() -> Any:
+                return Seen.join([read_pictures(tagger, pixels[None]) for pixels in draw(wanted)]).to_json()
+
+            found = Seen.from_json(self.store.keep(part, key, read))
+        if shown:
+            key = self._key(model, noise, shown=[[w.text, w.seed, *w.size] for w in wanted[: len(shown)]])
+            self.store.keep(f"{part}-shown", key, show_them)
+            if not all(path.is_file() for path in shown):
+                draw(wanted[: len(shown)])
+        return found
 
     def _rows(self, limit: int) -> dict[Row, tuple[Ask, ...]]:
         return {row: asks[:limit] for row, asks in self.prompts.rows.items()}
 
-    def _picture_rows(
-        self, name: str, lora: Path | None, noise: int, strength: float, limit: int, show: int
-    ) -> dict[str, Seen]:
-        """Every row of pictures of one arm at one noise seed (the base: rows without the trigger, and "trigger")."""
+    def _picture_rows(self, model: _Model, noise: int, show: int) -> dict[str, Seen]:
+        """Every row of pictures of one model at one noise seed (the base: rows without the trigger, and "trigger")."""
         found: dict[str, Seen | None] = {}
-        key = self._key(lora, noise, strength=strength)
-        for row, asks in self._rows(limit).items():
-            part = f"{name}-{noise}-{row}"
-            found[row] = self._draw(part, key, self._wanted(asks, noise, lora is not None), name, row, show)
-        asks = self._rows(limit).get("trained", ())
-        twin = "without" if lora else "trigger"
+        called, rows = model.lora is not None, self._rows(self.settings.prompts)
+        for row, asks in rows.items():
+            found[row] = self._draw(model, noise, row, self._wanted(asks, noise, called), show)
         if self.concept.trigger:
-            found[twin] = self._draw(
-                f"{name}-{noise}-{twin}", key, self._wanted(asks, noise, lora is None), name, twin, show
-            )
-            if not lora and "trained" in found:
-                found["without"] = found["trained"]
+            twin = "without" if called else "trigger"
+            found[twin] = self._draw(model, noise, twin, self._wanted(rows.get("trained", ()), noise, not called), show)
+            if not called:
+                found["without"] = found.get("trained")
         return {row: seen for row, seen in found.items() if seen is not None}
 
-    def _second(self, name: str, lora: Path | None, noise: int, show: int) -> Seen | None:
-        second = self.settings.second_lora
-        if second is None:
-            return None
+    def _second(self, model: _Model, noise: int, show: int) -> Seen | None:
+        """Far prompts with the second LoRA loaded as well."""
         asks = self._rows(self.settings.prompts)["far"]
         wanted = self._wanted(asks, noise, False, self.settings.second_prompt)
-        key = self._key(lora, noise, second=self._hash(second))
-        return self._draw(f"{name}-{noise}-second", key, wanted, name, "second", show)
+        return self._draw(model, noise, "second", wanted, show)
 
     def strip_asks(self) -> tuple[Ask, ...]:
         return self.prompts.near()[: self.settings.strip_prompts]
@@ -583,7 +625,7 @@ class _Work:
     # -- predictions
 
     def states(self, noise: int) -> list[State]:
-        """States on base paths of near, far and the empty prompt. The base must be bare."""
+        """States on the base's own sampling paths: near and far prompts and the empty one."""
         if noise in self._states:
             return self._states[noise]
         s = self.settings
@@ -592,7 +634,7 @@ class _Work:
         asks = [(a.bare, a.text if self.concept.trigger else None, "near", a.size) for a in near]
         asks += [(a.bare, None, "far", a.size) for a in far] + [("", None, "empty", size)]
         seeds = [seed_for(self.seed, "comparison path", noise=noise, number=n) & 0x7FFFFFFF for n in range(len(asks))]
-        key = self._key(None, noise, states=s.states, asks=[[a[0], str(a[3])] for a in asks], seeds=seeds, tagger=None)
+        key = self._key(BASE, noise, states=s.states, asks=[[a[0], str(a[3])] for a in asks], seeds=seeds)
         path = self.folder / "readings" / f"states-{noise}-{hash_text(repr(key))[:16]}.safetensors"
         wanted = [Wanted(text, seed, size) for (text, _, _, size), seed in zip(asks, seeds, strict=True)]
         kinds = [(kind, triggered) for _, triggered, kind, _ in asks]
@@ -607,7 +649,8 @@ class _Work:
             ]
         except (FileNotFoundError, SafetensorError, KeyError):
             self.listener(Event("stage", {"name": f"base paths, seed {noise}"}))
-            states = self.bench.paths(wanted, kinds, s.states)
+            with self.on(BASE):
+                states = self.bench.paths(wanted, kinds, s.states)
             stored, places = {}, dict.fromkeys(range(len(wanted)), 0)
             index = {want: n for n, want in enumerate((w.text, k[0]) for w, k in zip(wanted, kinds, strict=True))}
             for state in states:
@@ -622,42 +665,37 @@ class _Work:
     def base_answers(self, noise: int, what: Literal["prompt", "empty", "trigger"]) -> list[Tensor]:
         """The bare base's predictions at the states of this seed, kept in memory."""
         if (noise, what) not in self._base_answers:
-            answers = self.bench.predict(*_questions(self.states(noise), what))
+            questions = _questions(self.states(noise), what)
+            with self.on(BASE):
+                answers = self.bench.predict(*questions)
             self._base_answers[noise, what] = answers
             while sum(map(_bytes, self._base_answers.values())) > KEPT_BYTES and len(self._base_answers) > 3:
                 del self._base_answers[next(iter(self._base_answers))]
             return answers
         return self._base_answers[noise, what]
 
-    def _gaps(
-        self, name: str, lora: Path, noise: int, strength: float, few: int | None
-    ) -> tuple[tuple[Gap, ...], float]:
-        """Squared norms at every state, and the numeric floor. Each of the two needs the base bare first, then the LoRA on."""
+    def _gaps(self, model: _Model, noise: int, few: int | None) -> tuple[tuple[Gap, ...], float]:
+        """Squared norms at every state (of every few-th prompt), and the numeric floor."""
         states = self.states(noise)
         chosen = _few(states, few)
-        key = self._key(lora, noise, strength=strength, few=few, states=self.settings.states, drift=self.settings.drift_prompts,
-                        asks=[[state.text, state.triggered] for state in states], tagger=None)  # fmt: skip
+        s = self.settings
+        asks = [[state.text, state.triggered] for state in states]
+        key = self._key(model, noise, few=few, states=s.states, drift=s.drift_prompts, asks=asks)
 
         def read() -> Any:
             f0, u0 = ([self.base_answers(noise, what)[n] for n in chosen] for what in ("prompt", "empty"))
-            t0 = (
-                dict(zip(_triggered(states), self.base_answers(noise, "trigger"), strict=True))
-                if _triggered(states)
-                else {}
-            )
+            places = _triggered(states)
+            t0 = dict(zip(places, self.base_answers(noise, "trigger"), strict=True)) if places else {}
             picked = [states[n] for n in chosen]
             with_trigger = [n for n in chosen if n in t0]
-            progress(self.listener, f"{name}: predictions", 0, len(chosen))
-            with self.bench.wearing(lora) as adapter, ExitStack() as stack:
-                assert adapter is not None
-                with adapter.strength(0.0):
-                    zero = self.bench.predict(picked[:16], [state.text for state in picked[:16]])
-                stack.enter_context(adapter.strength(strength))
+            progress(self.listener, f"{model.name}: predictions", 0, len(chosen))
+            with self.on(replace(model, strength=0.0)):
+                zero = self.bench.predict(picked[:16], [state.text for state in picked[:16]])
+            with self.on(model):
                 f1 = self.bench.predict(picked, [state.text for state in picked])
                 u1 = self.bench.predict(picked, [""] * len(picked))
-                t1 = self.bench.predict(
-                    [states[n] for n in with_trigger], [str(states[n].triggered) for n in with_trigger]
-                )
+                called = [states[n] for n in with_trigger]
+                t1 = self.bench.predict(called, [str(state.triggered) for state in called])
             triggered = {n: (_energy(t1[i] - t0[n]), n) for i, n in enumerate(with_trigger)}
             w, steps = self.settings.guidance, self.bench.base.process.steps
             gaps = []
@@ -676,30 +714,25 @@ class _Work:
             floor = sum(_energy(a - b) for a, b in zip(zero, f0[:16], strict=True)) / effect if effect > 0 else 0.0
             return {"gaps": gaps_to_json(gaps), "floor": floor}
 
-        reading = self.store.keep(f"{name}-{noise}-predictions", key, read)
+        reading = self.store.keep(f"{model.name}-{noise}-predictions", key, read)
         return gaps_from_json(reading["gaps"]), float(reading["floor"])
 
-    def _losses(
-        self, name: str, lora: Path, what: str, data: Sequence[tuple[Tensor, str, Size]], strength: float = 1.0
-    ) -> Losses:
+    def _losses(self, model: _Model, what: str, data: Sequence[tuple[Tensor, str, Size]]) -> Losses:
+        """Losses of base and model on these pictures, on the same grid of t and noise."""
         if not data:
             return Losses()
         latents, texts, sizes = [d[0] for d in data], [d[1] for d in data], [d[2] for d in data]
         times = self.settings.loss_times
-        key = {"what": what, "items": self._items_key, "times": times, "count": len(data), "strength": strength}
 
-        def bare() -> Any:
-            return self.bench.losses(latents, texts, sizes, times)
-
-        def worn() -> Any:
-            with self.bench.wearing(lora) as adapter, ExitStack() as stack:
-                if adapter is not None:
-                    stack.enter_context(adapter.strength(strength))
+        def read(chosen: _Model) -> Any:
+            with self.on(chosen):
                 return self.bench.losses(latents, texts, sizes, times)
 
-        before = self.store.keep(f"base-loss-{what}", {**self._key(None, 0), **key, "strength": 0}, bare)
-        after = self.store.keep(f"{name}-loss-{what}", {**self._key(lora, 0), **key}, worn)
-        return Losses(tuple(before), tuple(after))
+        def kept(chosen: _Model) -> tuple[float, ...]:
+            key = self._key(chosen, 0, what=what, items=self._items_key, times=times, count=len(data))
+            return tuple(self.store.keep(f"{chosen.name}-loss-{what}", key, lambda: read(chosen)))
+
+        return Losses(kept(BASE), kept(model))
 
     # -- evidence
 
@@ -712,34 +745,30 @@ class _Work:
         )
         rows: dict[str, list[Seen]] = {}
         bare: dict[str, list[Seen]] = {}
-        strips: dict[float, list[Seen]] = {}
+        strips: dict[float, Seen] = {}
         gaps: list[Gap] = []
         floors = []
-        lora, s = cell.run.lora, self.settings
-        name = arm.name if len(arm.runs) == 1 else f"{arm.name}-{cell.run.seed}"
+        s, model = self.settings, self._model(arm, cell)
         for number, noise in enumerate(cell.seeds):
             show = s.shown if pictures and number == 0 else 0
             for row, seen in self._base_rows(noise).items():
                 bare.setdefault(row, []).append(seen)
-            found, floor = self._gaps(name, lora, noise, 1.0, None)
+            found, floor = self._gaps(model, noise, None)
             gaps += found
             floors.append(floor)
-            with self.bench.wearing(lora):
-                for row, seen in self._picture_rows(name, lora, noise, 1.0, s.prompts, show).items():
-                    rows.setdefault(row, []).append(seen)
+            for row, seen in self._picture_rows(model, noise, show).items():
+                rows.setdefault(row, []).append(seen)
             if s.second_lora is not None:
-                with self.bench.wearing(None, s.second_lora):
-                    base_second = self._second("base", None, noise, s.shown if noise == s.seeds[0] else 0)
-                with self.bench.wearing(lora, s.second_lora):
-                    second = self._second(name, lora, noise, show)
+                base_show = s.shown if noise == s.seeds[0] else 0
+                base_second = self._second(replace(BASE, second=s.second_lora), noise, base_show)
+                second = self._second(replace(model, second=s.second_lora), noise, show)
                 if second is not None and base_second is not None:
                     rows.setdefault("second", []).append(second)
                     bare.setdefault("second", []).append(base_second)
-            if strip and number == 0 and s.weights:
-                for strength, seen in self._strip(name, lora, noise, show).items():
-                    strips.setdefault(strength, []).append(seen)
+            if strip and number == 0:
+                strips = self._strip(model, noise, show)
         if pictures:
-            self._shown[arm.name] = name
+            self._shown[arm.name] = model.name
         times = len(cell.seeds)
         asked = {str(row): tuple(a.tags for a in asks) * times for row, asks in self._rows(s.prompts).items()}
         asked |= {
@@ -754,13 +783,13 @@ class _Work:
             arm={row: Seen.join(parts) for row, parts in rows.items()},
             base={row: Seen.join(parts) for row, parts in bare.items()},
             asked=asked,
-            strip={strength: Seen.join(parts) for strength, parts in strips.items()},
+            strip=strips,
             gaps=tuple(gaps),
             floor=sum(floors) / len(floors),
             guidance=s.guidance,
-            train=self._losses(name, lora, "train", self.train),
-            held_out=self._losses(name, lora, "held_out", self.held_out),
-            unbiased=self._losses(name, lora, "unbiased", self.unbiased),
+            train=self._losses(model, "train", self.train),
+            held_out=self._losses(model, "held_out", self.held_out),
+            unbiased=self._losses(model, "unbiased", self.unbiased),
             own=self.own,
             concept=self.detector,
             concept_groups=self.concept_groups(),
@@ -773,24 +802,23 @@ class _Work:
             return frozenset(self.settings.concept_groups)
         return groups_of_concept(self.concept, self.tagger.groups if self.tagger else ())
 
+    def _model(self, arm: Arm, cell: _Cell) -> _Model:
+        return _Model(arm.name if len(arm.runs) == 1 else f"{arm.name}-{cell.run.seed}", cell.run.lora)
+
     def _base_rows(self, noise: int) -> dict[str, Seen]:
         """The bare base's pictures; drawn once per noise seed for all arms."""
-        show = self.settings.shown if noise == self.settings.seeds[0] else 0
-        return self._picture_rows("base", None, noise, 0.0, self.settings.prompts, show)
+        return self._picture_rows(BASE, noise, self.settings.shown if noise == self.settings.seeds[0] else 0)
 
-    def _strip(self, name: str, lora: Path, noise: int, show: int) -> dict[float, Seen]:
-        asks = self.strip_asks()
-        found: dict[float, Seen | None] = {}
+    def _strip(self, model: _Model, noise: int, show: int) -> dict[float, Seen]:
+        """The same prompts at every weight; at 0 without the trigger: the base, by which the others are judged."""
+        found: dict[float, Seen] = {}
         for strength in self.settings.weights:
-            key, wanted = self._key(lora, noise, strength=strength), self._wanted(asks, noise, True)
-            with self.bench.wearing(lora) as adapter:
-                assert adapter is not None
-                with adapter.strength(strength):
-                    part = f"{name}-{noise}-strip-{strength:g}"
-                    if strength == 0:  # the base without the trigger, by which the others are judged
-                        wanted = self._wanted(asks, noise, False)
-                    found[strength] = self._draw(part, key, wanted, name, f"strip-{strength:g}", min(show, 2))
-        return {strength: seen for strength, seen in found.items() if seen is not None}
+            wanted = self._wanted(self.strip_asks(), noise, strength != 0)
+            turned = replace(model, strength=strength)
+            seen = self._draw(turned, noise, f"strip-{strength:g}", wanted, min(show, 2))
+            if seen is not None:
+                found[strength] = seen
+        return found
 
     # -- curve
 
@@ -814,22 +842,23 @@ class _Work:
         rows: dict[str, list[Seen]] = {}
         bare: dict[str, list[Seen]] = {}
         gaps: list[Gap] = []
-        name = f"{arm.name}-{run.seed}-{step}-{strength:g}"
+        model = _Model(f"{arm.name}-{run.seed}-{step}-{strength:g}", lora, strength)
+        shipped = self._model(arm, cell)
         for noise in cell.seeds:
-            gaps += self._gaps(name, lora, noise, strength, FEW)[0]
+            gaps += self._gaps(model, noise, FEW)[0]
             if self.tagger is None:
                 continue
             for row, seen in self._base_rows(noise).items():
                 bare.setdefault(row, []).append(seen.rows(slice(0, s.curve_prompts)))
-            with self.bench.wearing(lora) as adapter:
-                assert adapter is not None
-                with adapter.strength(strength):
-                    for row, asks in self._rows(s.curve_prompts).items():
-                        if row == "far":
-                            continue
-                        key = self._key(lora, noise, strength=strength)
-                        drawn = self._draw(f"{name}-{noise}-{row}", key, self._wanted(asks, noise, True), name, row, 0)
-                        rows.setdefault(row, []).extend([drawn] if drawn is not None else [])
+            for row, asks in self._rows(s.prompts).items():
+                if row == "far":
+                    continue
+                if replace(model, name=shipped.name) == shipped:  # already drawn
+                    found = self._draw(shipped, noise, row, self._wanted(asks, noise, True), 0)
+                else:
+                    found = self._draw(model, noise, row, self._wanted(asks[: s.curve_prompts], noise, True), 0)
+                if found is not None:
+                    rows.setdefault(row, []).append(found.rows(slice(0, s.curve_prompts)))
         evidence = Evidence(
             arm={row: Seen.join(parts) for row, parts in rows.items()},
             base={row: Seen.join(parts) for row, parts in bare.items() if row in rows},
@@ -838,7 +867,7 @@ class _Work:
                 for row, asks in self._rows(s.curve_prompts).items()
             },
             gaps=tuple(gaps),
-            unbiased=self._losses(name, lora, "unbiased", self.unbiased, strength) if self.axis == "gain" else Losses(),
+            unbiased=self._losses(model, "unbiased", self.unbiased) if self.axis == "gain" else Losses(),
             own=self.own,
             concept=self.detector,
             concept_groups=self.concept_groups(),
@@ -860,7 +889,7 @@ class _Work:
     def pictures(self) -> dict[str, dict[str, list[str]]]:
         """Arm -> row -> picture files, relative to the comparison's folder."""
         folders = {"base": "base", **self._shown}
-        return {arm: pictures_of(self.folder, folders[arm]) for arm in folders}
+        return {arm: pictures_of(self.folder, folder, self.settings.shown) for arm, folder in folders.items()}
 
 
 KEPT_BYTES = 1 << 29
@@ -904,14 +933,14 @@ def save_picture(path: Path, pixels: Tensor) -> None:
         Image.fromarray(array).save(temporary, format="PNG")
 
 
-def pictures_of(folder: Path, name: str) -> dict[str, list[str]]:
-    rows: dict[str, list[str]] = {}
-    for path in sorted(
-        (folder / "pictures" / name).glob("*.png"),
-        key=lambda p: (p.stem.rpartition("-")[0], int(p.stem.rpartition("-")[2])),
-    ):
-        rows.setdefault(path.stem.rpartition("-")[0], []).append(path.relative_to(folder).as_posix())
-    return rows
+def pictures_of(folder: Path, name: str, limit: int) -> dict[str, list[str]]:
+    """Row -> its first pictures, in order, relative to the folder."""
+    rows: dict[str, list[tuple[int, str]]] = {}
+    for path in (folder / "pictures" / name).glob("*.png"):
+        row, _, number = path.stem.rpartition("-")
+        if int(number) < limit:
+            rows.setdefault(row, []).append((int(number), path.relative_to(folder).as_posix()))
+    return {row: [path for _, path in sorted(found)] for row, found in sorted(rows.items())}
 
 
 __all__ = ["CONCEPTS", "Arm", "Comparison", "ComparisonSettings", "Number", "Trained", "compare"]

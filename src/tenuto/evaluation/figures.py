@@ -66,6 +66,11 @@ def axes(width: float = 6.2, height: float = 3.9) -> tuple[Figure, Axes]:
     return figure, plot
 
 
+def at(point: Point, name: str) -> float:
+    """A number of a point that is known to be there."""
+    return float(getattr(point, name))
+
+
 def curve_figure(curves: Mapping[str, Sequence[Point]], quantity: Quantity, xlabel: str, ylabel: str) -> str | None:
     """A quantity against concept strength: a line through each arm's checkpoints, a thin one through its strengths."""
     usable = {
@@ -85,8 +90,8 @@ def curve_figure(curves: Mapping[str, Sequence[Point]], quantity: Quantity, xlab
             alpha = 1.0 if place == 0 else 0.35
             for line, style, width in ((full, "-", 1.8), (turned, ":", 1.4)):
                 plot.plot(
-                    [p.concept for p in line],
-                    [getattr(p, quantity) for p in line],
+                    [at(p, "concept") for p in line],
+                    [at(p, quantity) for p in line],
                     style,
                     color=shade,
                     lw=width,
@@ -95,8 +100,8 @@ def curve_figure(curves: Mapping[str, Sequence[Point]], quantity: Quantity, xlab
             for line, marker, size in ((full[:-1], "o", 4), ([p for p in turned if p.strength != 1.0], "o", 3)):
                 fill = shade if size == 4 else CARD
                 plot.plot(
-                    [p.concept for p in line],
-                    [getattr(p, quantity) for p in line],
+                    [at(p, "concept") for p in line],
+                    [at(p, quantity) for p in line],
                     marker,
                     ms=size,
                     mfc=fill,
@@ -104,12 +109,12 @@ def curve_figure(curves: Mapping[str, Sequence[Point]], quantity: Quantity, xlab
                     alpha=alpha,
                 )
             if full:
-                x, y = full[-1].concept, getattr(full[-1], quantity)
+                x, y = at(full[-1], "concept"), at(full[-1], quantity)
                 plot.plot([x], [y], "D", ms=7, color=shade, mec=CARD, mew=1.2, alpha=alpha)
                 if place == 0:
                     plot.annotate(
                         f"{arm}, weight 1",
-                        (x or 0.0, y),
+                        (x, y),
                         textcoords="offset points",
                         xytext=(9, 5),
                         fontsize=9.5,

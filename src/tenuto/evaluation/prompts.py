@@ -201,7 +201,7 @@ class _Maker:
             if entries
             else set()
         )
-        return [entry for entry in dict.fromkeys(entries) if not (fingerprint(entry) - shared) & self.seen]
+        return [e for e in dict.fromkeys(entries) if not (fingerprint(e) - shared or fingerprint(e)) & self.seen]
 
     def _present(self, text: str, groups: Sequence[str]) -> list[str]:
         """Those groups of which the caption has a tag (not part of the trigger)."""

@@ -217,19 +217,24 @@ def _panel(pictures: Pictures, arm: str, row: str) -> list[Picture]:
 
 
 def _hero(comparison: Comparison, pictures: Pictures) -> list[dict[str, Any]]:
-    """With the trigger and, right under it at the same seeds, without."""
+    """With the trigger and, right under it at the same seeds, without. Row names are those of the pictures."""
     trigger = comparison.concept.get("trigger", "")
-    has_trigger = bool(trigger)
-    first = {"base": "trigger" if has_trigger else "trained"}
-    rows = [{"name": f"with “{trigger}”" if has_trigger else "as trained", "row": "trained", "swap": first,
-             "say": "The concept should be there, and nothing else should change." if has_trigger else ""}]  # fmt: skip
-    if has_trigger:
-        rows.append({"name": f"without “{trigger}”", "row": "without", "swap": {"base": "trained"},
-                     "say": "Same prompts, same seeds, trigger left out: this should look like the base."})  # fmt: skip
+    if not trigger:
+        return [_row(comparison, pictures, "trained", "trained", "As trained", "")]
+    called = "The concept should be there, and nothing else should change."
+    uncalled = "Same prompts, same seeds, trigger left out: this should look like the base."
     return [
-        {**row, "panels": {arm: _panel(pictures, arm, row["swap"].get(arm, row["row"])) for arm in pictures}, "prompts": _prompts(comparison, row["row"])}
-        for row in rows
-    ]  # fmt: skip
+        _row(comparison, pictures, "trained", "trigger", f"with “{trigger}”", called),
+        _row(comparison, pictures, "without", "trained", f"without “{trigger}”", uncalled),
+    ]
+
+
+def _row(
+    comparison: Comparison, pictures: Pictures, row: str, base_row: str, name: str, say: str, why: str | None = None
+) -> dict[str, Any]:
+    """One row of the page: every arm's pictures side by side; the base's may be kept under another name."""
+    panels = {arm: _panel(pictures, arm, base_row if arm == "base" else row) for arm in pictures}
+    return {"name": name, "say": say, "panels": panels, "why": why, "prompts": _prompts(comparison, row)}
 
 
 ROW_NAMES = {
@@ -245,17 +250,14 @@ ROW_NAMES = {
 def _rows(comparison: Comparison, pictures: Pictures) -> list[dict[str, Any]]:
     rows = []
     for row, name in ROW_NAMES.items():
-        panels = {arm: _panel(pictures, arm, row) for arm in pictures}
         why = comparison.missing.get(row)
-        if not any(panels.values()) and not why:
+        if not any(_panel(pictures, arm, row) for arm in pictures) and not why:
             continue
         own = next((tag for group, tag in comparison.own.items() if group == row), None)
         asked = list(dict.fromkeys(tag for p in comparison.prompts if p.row == row for tag in p.added[:1]))
         say = f"The set is mostly “{own}”. " if own else ""
         say += f"Asked for: {', '.join(asked[:4])}." if asked and row in ("style", "place", "view", "subject") else ""
-        rows.append(
-            {"name": name, "row": row, "say": say, "panels": panels, "why": why, "prompts": _prompts(comparison, row)}
-        )
+        rows.append(_row(comparison, pictures, row, row, name, say, why))
     return rows
 
 
@@ -331,8 +333,8 @@ def verdict(comparison: Comparison) -> Verdict:
     ratios = [r for r in comparison.matched if r.quantity == "drift" and r.mean is not None]
     bakes = [r for r in comparison.matched if r.quantity == "bake" and r.mean is not None]
     wanted = len(next((r.per_seed for r in comparison.matched), []))
-    if ratios and ratios[0].mean is not None:
-        best = ratios[0]
+    best = ratios[0] if ratios else None
+    if best is not None and best.mean is not None:
         if best.reached < wanted:
             caveats.append(
                 f"It reached the plain LoRA's concept strength in {best.reached} of {wanted} seeds; only those count here."
@@ -433,7 +435,7 @@ def _table(comparison: Comparison) -> list[dict[str, Any]]:
             number = numbers.get(name, Number(mean=None, reason="not measured"))
             cells[arm] = {
                 "text": number_text(number.mean, name),
-                "seeds": [number_text(value, name).split(" (")[0] for value in number.per_seed],
+                "seeds": [number_text(value, name).split(" (")[0] for value in number.per_seed if value is not None],
                 "interval": [number_text(end, name).split(" (")[0] for end in number.interval]
                 if number.interval
                 else None,
