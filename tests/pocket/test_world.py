@@ -21,7 +21,6 @@ from tenuto.pocket.world import (
     sample_scene,
     shown,
     tags,
-    training_caption,
 )
 
 SCENES = [sample_scene(Random(seed)) for seed in range(200)] + [sample_named(Random(seed)) for seed in range(200)]
@@ -85,14 +84,6 @@ def test_concept_features_and_triggers_never_occur_in_base_scenes() -> None:
 def test_a_name_always_has_the_same_attributes() -> None:
     for scene in SCENES[200:]:
         assert {field: getattr(scene, field) for field in NAMED_FIELDS} == characters()[scene.name]
-
-
-def test_training_captions_say_only_true_tags() -> None:
-    rng = Random(0)
-    for scene in SCENES:
-        text = training_caption(scene, rng)
-        said = set(text.split(", ")) - {""} if text else set()
-        assert said <= {*tags(scene), scene.name, scene.quality}
 
 
 def test_scenes_are_values() -> None:

@@ -165,8 +165,7 @@ def caption(words: Sequence[str]) -> str:
     return ", ".join(words)
 
 
-_ONSETS = ("b", "br", "ch", "d", "dr", "f", "fl", "g", "gr", "h", "j", "k", "kl", "l", "m", "n", "p", "pr", "qu", "r", "s",
-           "sh", "sk", "st", "t", "th", "tr", "v", "w", "x", "y", "z", "zh")  # fmt: skip
+_ONSETS = tuple(["b", "br", "ch", "d", "dr", "f", "fl", "g", "gr", "h", "j", "k", "kl", "l", "m", "n", "p", "pr", "qu", "r", "s", "sh", "sk", "st", "t", "th", "tr", "v", "w", "x", "y", "z", "zh"])
 _VOWELS = ("a", "e", "i", "o", "u", "ae", "ai", "ei", "ia", "oo", "ou", "y")
 _ENDS = ("", "", "n", "l", "r", "s", "x", "th", "k", "m", "nd", "rk", "z", "q", "lt", "sh")
 NAMED_CHARACTERS = 640
@@ -192,22 +191,3 @@ def characters() -> dict[str, dict[str, str]]:
 def sample_named(rng: Random) -> Scene:
     name = rng.choice(list(characters()))
     return replace(sample_scene(rng, **characters()[name]), name=name)
-
-
-def training_caption(scene: Scene, rng: Random) -> str:
-    """Shuffled, thinned tags; a name often stands for its character's attributes; one caption in ten is empty."""
-    if rng.random() < 0.1:
-        return ""
-    known = shown(scene)
-    if scene.name and rng.random() < 0.6:
-        known = {
-            group: tag
-            for group, tag in known.items()
-            if group == "subject" or FIELD_OF_GROUP[group] not in NAMED_FIELDS
-        }
-    dropout = rng.choice((0.0, 0.0, 0.1, 0.3))
-    words = [tag for tag in known.values() if rng.random() >= dropout]
-    rng.shuffle(words)
-    if rng.random() < (0.9 if scene.quality == "low quality" else 0.3):
-        words.insert(0, scene.quality)
-    return caption([scene.name, *words] if scene.name else words)
