@@ -165,7 +165,10 @@ def caption(words: Sequence[str]) -> str:
     return ", ".join(words)
 
 
-_ONSETS = tuple(["b", "br", "ch", "d", "dr", "f", "fl", "g", "gr", "h", "j", "k", "kl", "l", "m", "n", "p", "pr", "qu", "r", "s", "sh", "sk", "st", "t", "th", "tr", "v", "w", "x", "y", "z", "zh"])
+_ONSETS = (
+    "b", "br", "ch", "d", "dr", "f", "fl", "g", "gr", "h", "j", "k", "kl", "l", "m", "n", "p",
+    "pr", "qu", "r", "s", "sh", "sk", "st", "t", "th", "tr", "v", "w", "x", "y", "z", "zh",
+)  # fmt: skip
 _VOWELS = ("a", "e", "i", "o", "u", "ae", "ai", "ei", "ia", "oo", "ou", "y")
 _ENDS = ("", "", "n", "l", "r", "s", "x", "th", "k", "m", "nd", "rk", "z", "q", "lt", "sh")
 NAMED_CHARACTERS = 640
