@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+# ruff: noqa: E501  (a table of invented numbers)
 import json
 import math
 import random

@@ -162,7 +162,7 @@ def test_interrupted_equals_uninterrupted(tiny_base: Base, tmp_path: Path) -> No
         if calls in (4, 9, 20):
             raise Enough
 
-    small = SETTINGS.model_copy(update={"seeds": (0,), "prompts": 1, "curve_checkpoints": 0})
+    small = SETTINGS.model_copy(update={"seeds": (0,), "prompts": 1, "curve_checkpoints": 0, "curve_weights": ()})
     for _ in range(3):
         with pytest.raises(Enough):
             run(tiny_base, tmp_path, small, Brightness(), stop=stop)

@@ -201,11 +201,11 @@ def test_bake_of_a_group_with_several_tags_is_per_tag() -> None:
 def test_style_bleed_lists_its_three_places() -> None:
     rows = {"without": seen((0.7, 0, 0)), "style": seen((0.5, 0, 0)), "second": seen((0.3, 0, 0))}
     base = {row: seen((0.1, 0, 0)) for row in rows}
-    evidence = Evidence(arm=rows, base=base, asked={row: ((),) for row in rows}, own={"style": "lineart"})
+    evidence = Evidence(arm=rows, base=base, asked=dict.fromkeys(rows, ((),)), own={"style": "lineart"})
     value = style_bleed(evidence)
     assert (value.detail["a"], value.detail["b"], value.detail["c"]) == pytest.approx((0.6, 0.4, 0.2))
     assert value.value == pytest.approx(0.4)
-    asked = replace(evidence, asked={row: (("lineart",),) for row in rows})
+    asked = replace(evidence, asked=dict.fromkeys(rows, (("lineart",),)))
     assert "every prompt asks" in (style_bleed(asked).reason or "")
     assert "no one style" in (style_bleed(replace(evidence, own={})).reason or "")
     style = replace(evidence, style_concept=True, concept="crazy eyes")
@@ -274,7 +274,7 @@ def test_every_metric_answers_nothing_with_a_reason(name: str) -> None:
 @pytest.mark.parametrize("name", METRICS)
 def test_every_metric_is_finite_for_an_untouched_model(name: str) -> None:
     rows = {row: seen((0.2, 0.7, 0.0), (0.6, 0.1, 0.0)) for row in ("trained", "without", "style", "place", "far")}
-    asked = {row: (("beach",), ("lineart",)) for row in (*rows, "strip")}
+    asked = dict.fromkeys((*rows, "strip"), (("beach",), ("lineart",)))
     evidence = Evidence(
         arm=rows, base=rows | {"trigger": rows["trained"]}, asked=asked, strip={0.0: rows["style"], 1.0: rows["style"]},
         gaps=(gap(0.0, 1.0, d_trigger=0.0, g_trigger=1.0),), own={"style": "lineart"}, concept="crazy eyes",

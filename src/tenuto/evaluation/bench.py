@@ -1,7 +1,7 @@
 """The bench: one base on which LoRAs are put in turn, asked for pictures and predictions at named seeds.
 
-Rows are grouped by size and by chunks of text, in batches of a fixed size; a row's noise depends on its own name only, so that
-arms are paired picture by picture.
+Rows are grouped by size and by chunks of text, in batches of a fixed size; a row's noise depends on its own name
+only, so that arms are paired picture by picture.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from tenuto.words import Size
 
 
 class Sampler(Protocol):
-    """Draws latents [B C H W]; `watch` is told (t [B], x_t [B C H W]) in the family's native scale before each prediction."""
+    """Draws latents [B C H W]; `watch` is told (t [B], x_t [B C H W]) in the family's native scale before each
+    prediction."""
 
     def __call__(
         self,
@@ -102,7 +103,8 @@ class Bench:
 
     @contextmanager
     def wearing(self, lora: Path | None, second: Path | None = None) -> Iterator[Adapter | None]:
-        """The base with a LoRA on it, and a second one merged into its weights; afterwards every weight is what it was."""
+        """The base with a LoRA on it, and a second one merged into its weights; afterwards every weight is what it
+        was."""
         with self._merged(second):
             if lora is None:
                 yield None

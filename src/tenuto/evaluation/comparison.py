@@ -2,8 +2,8 @@
 
     prompts -> base readings -> each arm's readings, seed by seed -> metrics -> curves -> comparison.json
 
-Every reading is kept as a small file under a key of all that it depends on, so that a killed comparison goes on where it was
-and an unchanged arm is never read twice.
+Every reading is kept as a small file under a key of all that it depends on, so that a killed comparison goes on where
+it was and an unchanged arm is never read twice.
 """
 
 from __future__ import annotations
@@ -54,7 +54,8 @@ class ComparisonSettings(Settings):
     """[comparison]: how much is drawn and measured."""
 
     seeds: tuple[int, ...] = (0, 1, 2)
-    """Noise seeds of pictures and states. With one training per arm the spread is over these; with several, over trainings."""
+    """Noise seeds of pictures and states. With one training per arm the spread is over these; with several, over
+    trainings."""
     prompts: PositiveInt = 8
     """Prompts per row (as trained, other style, place, view, subject)."""
     drift_prompts: PositiveInt = 32
@@ -89,7 +90,7 @@ class ComparisonSettings(Settings):
     """What calls the second LoRA; put in front of each far prompt."""
     tagger: Path | None = None
     """Folder of a tagger; unset: the one that the checkpoint carries, if any."""
-    test_images: dict[str, Path] = {}
+    test_images: dict[str, Path] = Field({})
     """Concept name -> folder of captioned pictures of it in styles, places and views that the set does not have."""
     concept_groups: tuple[str, ...] | None = None
     """Tag groups that the concept itself may change (no bake); unset: by kind."""
@@ -142,12 +143,12 @@ class Number(Settings):
     """A metric of an arm over seeds."""
 
     mean: float | None
-    per_seed: list[float | None] = []
+    per_seed: list[float | None] = Field([])
     interval: tuple[float, float] | None = None
     """Bootstrap 95 % over seeds."""
     reason: str | None = None
     """Why there is no number."""
-    detail: list[dict[str, Any]] = []
+    detail: list[dict[str, Any]] = Field([])
     """The parts, per seed."""
 
 
@@ -171,28 +172,28 @@ class Comparison(Settings):
 
     format: int = FORMAT
     arms: dict[str, ArmNumbers]
-    matched: list[Ratio] = []
+    matched: list[Ratio] = Field([])
     """held / plain at matched concept strength, for drift and bake, within 2 % and 5 %."""
-    curves: dict[str, list[Point]] = {}
+    curves: dict[str, list[Point]] = Field({})
     curve_axis: Literal["concept_strength", "gain"] = "concept_strength"
-    concept: dict[str, str] = {}
-    about: dict[str, str] = {}
+    concept: dict[str, str] = Field({})
+    about: dict[str, str] = Field({})
     """Arm -> one line."""
-    own: dict[str, str] = {}
+    own: dict[str, str] = Field({})
     """Tag group -> the set's own tag."""
-    prompts: list[PromptRecord] = []
-    missing: dict[str, str] = {}
-    seeds: list[int] = []
+    prompts: list[PromptRecord] = Field([])
+    missing: dict[str, str] = Field({})
+    seeds: list[int] = Field([])
     per_seed_means: Literal["trainings", "noise seeds"] = "noise seeds"
     """What the entries of per_seed are."""
-    settings: dict[str, Any] = {}
-    arm_settings: dict[str, dict[str, Any]] = {}
-    training_seeds: dict[str, list[int]] = {}
-    logs: dict[str, list[str]] = {}
-    base: dict[str, str] = {}
-    hashes: dict[str, str] = {}
-    versions: dict[str, str] = {}
-    pictures: dict[str, dict[str, list[str]]] = {}
+    settings: dict[str, Any] = Field({})
+    arm_settings: dict[str, dict[str, Any]] = Field({})
+    training_seeds: dict[str, list[int]] = Field({})
+    logs: dict[str, list[str]] = Field({})
+    base: dict[str, str] = Field({})
+    hashes: dict[str, str] = Field({})
+    versions: dict[str, str] = Field({})
+    pictures: dict[str, dict[str, list[str]]] = Field({})
     """Arm (and "base") -> row -> files under the comparison's folder."""
 
     def save(self, path: Path) -> None:
@@ -246,13 +247,12 @@ def compare(
     bench = Bench(
         base, sampler or sampler_of(base, settings.sampler_settings()), settings.negative, settings.batch, stop
     )
-    prompts = derive(
-        items, concept, bank, each=max(settings.prompts, -(-settings.drift_prompts // 5)), far=max(settings.prompts, settings.drift_prompts),
-        seed=seed, avoid=avoid,
-    )  # fmt: skip
+    each = max(settings.prompts, -(-settings.drift_prompts // 5))  # five rows near the set
+    far = max(settings.prompts, settings.drift_prompts)
+    prompts = derive(items, concept, bank, each=each, far=far, seed=seed, avoid=avoid)
     work = _Work(bench, settings, concept, prompts, folder, tagger, bank, background, seed, listener)
-    numbers: dict[str, ArmNumbers] = {}
-    curves: dict[str, list[Point]] = {}
+    numbers: dict[str, ArmNumbers] = Field({})
+    curves: dict[str, list[Point]] = Field({})
     try:
         work.look(items, held_out, test_items)
         for arm in arms:
@@ -395,7 +395,8 @@ CONCEPT_WORDS: dict[Kind, tuple[str, ...]] = {
 
 
 def groups_of_concept(concept: Concept, groups: Collection[str]) -> frozenset[str]:
-    """Tag groups that the concept may change: by kind, and those that its name or trigger speaks of ("crazy-eyes": eyes)."""
+    """Tag groups that the concept may change: by kind, and those that its name or trigger speaks of ("crazy-eyes":
+    eyes)."""
     words = {word.rstrip("s") for word in plain(f"{concept.name} {concept.trigger}").replace("-", " ").split()}
     return frozenset(
         group
@@ -704,7 +705,8 @@ class _Work:
                 gaps.append(
                     Gap(
                         prompt=state.text, kind=state.kind, t=share_of(state.t, steps),
-                        d=_energy(d), du=_energy(du), g=_energy(f0[place] - u0[place]), dg=_energy(w * d - (w - 1) * du),
+                        d=_energy(d), du=_energy(du), dg=_energy(w * d - (w - 1) * du),
+                        g=_energy(f0[place] - u0[place]),
                         d_trigger=triggered[n][0] if n in triggered else None,
                         g_trigger=_energy(t0[n] - u0[place]) if n in triggered else None,
                         f_th=_energy(f1[place]), f_0=_energy(f0[place]),
@@ -823,7 +825,8 @@ class _Work:
     # -- curve
 
     def curve(self, arm: Arm, cell: _Cell) -> list[Point]:
-        """Earlier checkpoints at full strength, then the last one at other strengths; the same amounts for every arm."""
+        """Earlier checkpoints at full strength, then the last one at other strengths; the same amounts for every
+        arm."""
         run, s = cell.run, self.settings
         last = run.steps or max(run.checkpoints, default=0)
         earlier = sorted(step for step in run.checkpoints if step < last)
@@ -935,7 +938,7 @@ def save_picture(path: Path, pixels: Tensor) -> None:
 
 def pictures_of(folder: Path, name: str, limit: int) -> dict[str, list[str]]:
     """Row -> its first pictures, in order, relative to the folder."""
-    rows: dict[str, list[tuple[int, str]]] = {}
+    rows: dict[str, list[tuple[int, str]]] = Field({})
     for path in (folder / "pictures" / name).glob("*.png"):
         row, _, number = path.stem.rpartition("-")
         if int(number) < limit:

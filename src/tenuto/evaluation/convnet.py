@@ -1,6 +1,7 @@
 """The network of a tagger of kind "convnet": a small residual net that says what a picture shows.
 
-    stem 3x3 -> stages of residual blocks, halving the side between stages -> mean over the picture -> one linear head per group
+    stem 3x3 -> stages of residual blocks, halving the side between stages -> mean over the picture -> one linear head
+    per group
 
 A folder holds `tagger.json` (this file's TaggerConfig) and `model.safetensors`. Any picture size works.
 """
@@ -10,6 +11,7 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -33,7 +35,7 @@ class TaggerConfig(Settings):
     """Groups in which a picture may have several tags or none (sigmoid); all others have exactly one (softmax)."""
     concepts: tuple[str, ...] = ()
     """Names of the concept detectors (sigmoid), in the order of the head's outputs."""
-    accuracy: dict[str, float] = {}
+    accuracy: dict[str, float] = Field({})
     """Measured recall per group on pictures it never saw; for people to read."""
     about: str = ""
     """Where it comes from."""

@@ -1,13 +1,15 @@
 """Comparison at matched concept strength: arms are curves, never single points (METHODS 3.11).
 
-An arm's curve is its points (checkpoint x strength), each with concept strength, drift and bake. The question is what the held
-arm's drift is where its concept is exactly as strong as the plain LoRA's; the answer is read off by straight lines between
-neighbouring points, and is "not reached" outside them: nothing is extrapolated.
+An arm's curve is its points (checkpoint x strength), each with concept strength, drift and bake. The question is what
+the held arm's drift is where its concept is exactly as strong as the plain LoRA's; the answer is read off by straight
+lines
+between neighbouring points, and is "not reached" outside them: nothing is extrapolated.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Literal
 
 from tenuto.randomness import shuffler
@@ -79,7 +81,7 @@ def at_concept(
     usable = [p for p in points if p.concept is not None and getattr(p, quantity) is not None]
     found: list[float] = []
     for line in lines(usable):
-        for left, right in zip(line, line[1:], strict=False):
+        for left, right in pairwise(line):
             a, b = _concept(left), _concept(right)
             if min(a, b) <= concept <= max(a, b):
                 share = (concept - a) / (b - a) if b != a else 1.0
@@ -111,8 +113,8 @@ def compare_curves(
 ) -> Ratio:
     """held / plain at the concept strength of the plain LoRA as shipped, seed by seed.
 
-    The plain arm's own number is read off its curve at that strength as well, lower weights and earlier checkpoints included:
-    the trivial remedy of turning the LoRA down is part of the comparison.
+    The plain arm's own number is read off its curve at that strength as well, lower weights and earlier checkpoints
+    included: the trivial remedy of turning the LoRA down is part of the comparison.
     """
     seeds = sorted({p.seed for p in plain} & {p.seed for p in held})
     ratios: list[float | None] = []

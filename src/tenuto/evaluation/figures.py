@@ -33,7 +33,8 @@ def colour(arm: str, others: Sequence[str] = ()) -> str:
 
 
 def to_svg(figure: Figure, label: str) -> str:
-    """An accessible <svg> without fixed size, colours replaced by the page's variables. The same figure gives the same text."""
+    """An accessible <svg> without fixed size, colours replaced by the page's variables. The same figure gives the
+    same text."""
     file = io.StringIO()
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": label}):
         figure.savefig(file, format="svg", transparent=True, metadata={"Date": None, "Creator": None})

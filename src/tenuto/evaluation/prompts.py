@@ -6,7 +6,8 @@
     empty     the empty prompt
 
 Every ask knows its text without the trigger as well: what the base is asked, and the row "without".
-A prompt whose tags equal those of a prompt in `avoid` (prior rows, controller) is never made: train, controller and test are disjoint.
+A prompt whose tags equal those of a prompt in `avoid` (prior rows, controller) is never made: train, controller and
+test are disjoint.
 """
 
 from __future__ import annotations
@@ -111,7 +112,8 @@ def derive(
     avoid: Collection[str] = (),
     purpose: str = "test",
 ) -> Prompts:
-    """`each` asks per row and `far` bank prompts; fewer, with the reason in `missing`, where the set or bank has no more.
+    """`each` asks per row and `far` bank prompts; fewer, with the reason in `missing`, where the set or bank has no
+    more.
 
     Seeded; the same arguments give the same prompts, and more prompts of a row begin with the fewer.
     """

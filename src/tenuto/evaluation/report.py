@@ -1,4 +1,5 @@
-"""report.html: one file that shows and says what regularization did. The numbers are comparison.json's; nothing is measured here."""
+"""report.html: one file that shows and says what regularization did. The numbers are comparison.json's; nothing is
+measured here."""
 
 from __future__ import annotations
 
@@ -7,7 +8,7 @@ import io
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
@@ -99,7 +100,8 @@ WORDS: dict[str, Words] = {
     ),
     "drift": Words(
         "Drift (nD)",
-        "how far the rest of the model moved; 0 = untouched, 1 = as much as a prompt's own effect; energy ratio, amplitude in brackets",
+        "how far the rest of the model moved; 0 = untouched, 1 = as much as a prompt's own effect; "
+        "energy ratio, amplitude in brackets",
         "lower",
     ),
     "bake": Words(
@@ -337,7 +339,8 @@ def verdict(comparison: Comparison) -> Verdict:
     if best is not None and best.mean is not None:
         if best.reached < wanted:
             caveats.append(
-                f"It reached the plain LoRA's concept strength in {best.reached} of {wanted} seeds; only those count here."
+                f"It reached the plain LoRA's concept strength in {best.reached} of {wanted} seeds; "
+                "only those count here."
             )
         if best.interval and best.interval[0] < 1 < best.interval[1]:
             caveats.append("The seeds disagree: no difference is within the 95 % interval.")
@@ -391,7 +394,8 @@ def _sentence(drift_ratio: float, bake_ratio: float | None, start: str, caveats:
                 else f", {link} changes nothing else in the picture."
             )
         else:
-            sentence += f", {'but' if tone == 'good' else 'and'} changes {times(bake_ratio)} as many other things in the picture."
+            link = "but" if tone == "good" else "and"
+            sentence += f", {link} changes {times(bake_ratio)} as many other things in the picture."
     else:
         sentence += "."
     if tone == "bad":
@@ -484,7 +488,8 @@ def _parts(comparison: Comparison, name: str) -> list[tuple[str, dict[str, str]]
 
 
 def _bake(comparison: Comparison) -> list[dict[str, Any]]:
-    """Per tag group: share changed per arm, what the base alone changes through the trigger word, and the pull to the set's own tag."""
+    """Per tag group: share changed per arm, what the base alone changes through the trigger word, and the pull to the
+    set's own tag."""
     parts: dict[str, dict[str, Any]] = {}
     for arm, numbers in comparison.arms.items():
         details = [d for d in (numbers["bake"].detail if "bake" in numbers else []) if d.get("groups")]

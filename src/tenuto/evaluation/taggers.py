@@ -1,4 +1,5 @@
-"""Taggers: fixed models that say what a picture shows. Drop another kind into KINDS; the rest never asks which it is."""
+"""Taggers: fixed models that say what a picture shows. Drop another kind into KINDS; the rest never asks which it
+is."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Bake: with the trigger, what changes besides the concept. METHODS 3.6.
 
-per group: share of pictures whose reading differs between the arm with the trigger and the base without it (same seed, same prompt)
-and        P(the set's own tag) minus the base's, over prompts that do not ask for that tag
+per group: share of pictures whose reading differs between the arm with the trigger and the base without it (same
+seed, same prompt) and        P(the set's own tag) minus the base's, over prompts that do not ask for that tag
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ def changed(arm: Seen, base: Seen, group: str) -> float:
 
 
 def pull(arm: Seen, base: Seen, asked: list[tuple[str, ...]], group: str, tag: str) -> float | None:
-    """Mean P(the set's own tag) minus the base's, where the prompt does not ask for it. None: all prompts ask for it."""
+    """Mean P(the set's own tag) minus the base's, where the prompt does not ask for it. None: all prompts ask for
+    it."""
     free = torch.tensor([tag not in tags for tags in asked])
     if tag not in arm.tags.get(group, ()) or not free.any():
         return None

@@ -16,7 +16,8 @@ PLACES = {"without": "a", "style": "b", "second": "c"}
 
 
 def style_bleed(evidence: Evidence) -> Value:
-    """The mean of those of (a), (b), (c) that were measured; each is listed. For a style concept: its own detector, without (b)."""
+    """The mean of those of (a), (b), (c) that were measured; each is listed. For a style concept: its own detector,
+    without (b)."""
     if "tagger" in evidence.missing:
         return Value.none(evidence.missing["tagger"])
     rows = [row for row in PLACES if row in evidence.arm and row in evidence.base]
@@ -38,7 +39,8 @@ def style_bleed(evidence: Evidence) -> Value:
 
 
 def extra(arm: Seen, base: Seen, asked: tuple[tuple[str, ...], ...], group: str, tag: str) -> float | None:
-    """Mean P(tag) minus the base's over prompts that do not ask for it; None when there is none or nobody can read it."""
+    """Mean P(tag) minus the base's over prompts that do not ask for it; None when there is none or nobody can read
+    it."""
     free = torch.tensor([tag not in tags for tags in asked])
     if tag not in arm.tags.get(group, ()) or not free.any():
         return None

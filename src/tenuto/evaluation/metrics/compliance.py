@@ -9,7 +9,8 @@ Asked = tuple[tuple[str, ...], ...]
 
 
 def tag_compliance(evidence: Evidence) -> Value:
-    """Recall of the prompted tags with the trigger / the base's recall at the same prompts and seeds without it. 1 = as good."""
+    """Recall of the prompted tags with the trigger / the base's recall at the same prompts and seeds without it. 1 =
+    as good."""
     if "tagger" in evidence.missing:
         return Value.none(evidence.missing["tagger"])
     rows = [row for row in ROWS if row in evidence.arm and row in evidence.base]

@@ -2,9 +2,10 @@
 
     nD = sum |f_th - f_0|^2 / sum |g|^2        g = f_0(c) - f_0(u)        both sums over the same (x_t, t, c)
 
-METHODS 3.1, 3.2. An energy ratio: nD = .10 is 32 % in amplitude. Ratios are never averaged per state. The empty prompt has
-g = 0 and is divided by the other prompts' mean |g|^2 in its bin of t. In four bins of t a denominator counts as at least
-BIN_FLOOR of the average bin's, because g is near 0 at low noise.
+METHODS 3.1, 3.2. An energy ratio: nD = .10 is 32 % in amplitude. Ratios are never averaged per state. The empty
+prompt has g = 0 and is divided by the other prompts' mean |g|^2 in its bin of t. In four bins of t a denominator
+counts as at
+least BIN_FLOOR of the average bin's, because g is near 0 at low noise.
 """
 
 from __future__ import annotations
@@ -77,7 +78,8 @@ def by_prompt(gaps: Sequence[Gap]) -> dict[str, float]:
 
 
 def drift(evidence: Evidence) -> Value:
-    """nD pooled over all test states; beside it the worst bin, p95 over prompts, and near, far and empty prompts apart."""
+    """nD pooled over all test states; beside it the worst bin, p95 over prompts, and near, far and empty prompts
+    apart."""
     if not evidence.gaps:
         return Value.none(evidence.missing.get("drift", "no predictions were compared"))
     if evidence.style_concept and "trigger" in evidence.missing:

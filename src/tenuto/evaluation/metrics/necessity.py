@@ -10,7 +10,8 @@ LEARNT = 0.05
 
 
 def trigger_necessity(evidence: Evidence) -> Value:
-    """1 - concept(no trigger) / concept(trigger), same prompts and seeds. 1: only the trigger calls it; 0: it leaks everywhere."""
+    """1 - concept(no trigger) / concept(trigger), same prompts and seeds. 1: only the trigger calls it; 0: it leaks
+    everywhere."""
     if "trigger" in evidence.missing:
         return Value.none(evidence.missing["trigger"])
     if why := no_detector(evidence):
