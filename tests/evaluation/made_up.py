@@ -21,7 +21,7 @@ ROWS = ("trained", "without", "style", "place", "view", "subject", "far", "secon
 
 def plain_square(arm: str, row: str, number: int) -> Image.Image:
     shade = {"base": (90, 110, 140), "plain": (200, 110, 60), "held": (40, 150, 130)}[arm]
-    return Image.new("RGB", (64, 64), tuple(max(0, value - 12 * number - len(row)) for value in shade))  # type: ignore[arg-type]
+    return Image.new("RGB", (64, 64), tuple(max(0, value - 12 * number - len(row)) for value in shade))
 
 
 def number(values: list[float | None], reason: str | None = None, **detail: object) -> Number:
@@ -125,7 +125,7 @@ def made_up(folder: Path, draw: Draw = plain_square) -> tuple[Comparison, Extras
     added = {"style": "watercolor", "place": "beach", "view": "from side", "subject": "1boy"}
     comparison = Comparison(
         arms={"plain": arm_numbers(False), "held": arm_numbers(True)},
-        matched=[compare_curves(curves["plain"], curves["held"], q, t) for q in ("drift", "bake") for t in (0.02, 0.05)],  # type: ignore[arg-type]
+        matched=[compare_curves(curves["plain"], curves["held"], q, t) for q in ("drift", "bake") for t in (0.02, 0.05)],
         curves=curves,
         concept={"name": "crazy-eyes", "kind": "concept", "trigger": "zxq eyes", "class_word": ""},
         about={"plain": "no regularization", "held": "prior images, weight 0.25"},

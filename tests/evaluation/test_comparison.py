@@ -30,7 +30,7 @@ GROUPS = {
     "view": ("front", "side"),
     "style": ("line", "flat"),
 }
-BANK = Bank(GROUPS, dict.fromkeys(GROUPS, 1.0), "test")
+BANK = Bank(GROUPS, dict.fromkeys(GROUPS, 1.0), name="test")
 CONCEPT = Concept("eyes", "concept", "zxq")
 SETTINGS = ComparisonSettings(
     seeds=(0, 1), prompts=2, drift_prompts=3, states=2, steps=2, guidance=2.0, weights=(0.0, 1.0), strip_prompts=2,
@@ -43,8 +43,8 @@ class Brightness:
     """A tagger that reads mean colours: deterministic, no weights."""
 
     groups: Mapping[str, tuple[str, ...]] = {"style": ("line", "flat"), "place": ("city", "beach")}
-    single = ("style", "place")
-    concepts = ("eyes",)
+    single: tuple[str, ...] = ("style", "place")
+    concepts: tuple[str, ...] = ("eyes",)
     hash = "brightness"
 
     def read(self, pixels: Tensor) -> dict[str, Tensor]:

@@ -19,7 +19,7 @@ GROUPS = {
     "view": ("from front", "from side"),
     "style": ("lineart", "flat color", "watercolor"),
 }
-BANK = Bank(GROUPS, dict.fromkeys(GROUPS, 1.0), "test")
+BANK = Bank(GROUPS, dict.fromkeys(GROUPS, 1.0), name="test")
 CAPTIONS = [
     "zxq eyes, 1girl, solo, red hair, city, from front, lineart",
     "zxq eyes, 1girl, solo, blue hair, city, from front, lineart",
@@ -101,7 +101,7 @@ def test_seeded_and_purposes_differ() -> None:
 def test_what_makes_no_sense_is_missing_with_a_reason() -> None:
     assert "itself a style" in made("style").missing["style"]
     assert "itself a subject" in made("character").missing["subject"]
-    bank = Bank({"hair": GROUPS["hair"], "style": ("lineart",)}, {"hair": 1.0, "style": 1.0}, "small")
+    bank = Bank({"hair": GROUPS["hair"], "style": ("lineart",)}, {"hair": 1.0, "style": 1.0}, name="small")
     prompts = made(bank=bank)
     assert "no group place" in prompts.missing["place"]
     assert "already has every style" in prompts.missing["style"]

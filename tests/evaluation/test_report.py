@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tenuto.evaluation.comparison import Comparison, Number
-from tenuto.evaluation.curve import Point, Ratio
+from tenuto.evaluation.curve import Point, Quantity, Ratio
 from tenuto.evaluation.report import Extras, number_text, render, verdict, write_report
 from tests.evaluation.made_up import made_up
 
@@ -30,14 +30,14 @@ def arms(
 
 def ratio(
     mean: float | None,
-    quantity: str = "drift",
+    quantity: Quantity = "drift",
     seeds: tuple[float | None, ...] = (),
     interval: tuple[float, float] | None = None,
 ) -> Ratio:
     found = [value for value in seeds if value is not None]
     return Ratio(
         quantity=quantity, tolerance=0.02, mean=mean, per_seed=list(seeds), interval=interval, reached=len(found)
-    )  # type: ignore[arg-type]
+    )
 
 
 @pytest.mark.parametrize(

@@ -60,7 +60,7 @@ def test_learns_a_colour() -> None:
     first = net.loss(net(pixels), truth).item()
     for _ in range(30):
         optimizer.zero_grad()
-        net.loss(net(pixels), truth).backward()
+        net.loss(net(pixels), truth).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
     assert net.loss(net(pixels), truth).item() < first / 4
 

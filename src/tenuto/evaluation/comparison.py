@@ -66,7 +66,7 @@ class ComparisonSettings(Settings):
     """As in [prior]."""
     steps: PositiveInt = 20
     """Denoising steps per picture."""
-    guidance: float = Field(5.0, ge=0.0)
+    guidance: float = Field(default=5.0, ge=0.0)
     """Classifier-free guidance."""
     negative: str = ""
     """Negative prompt."""
@@ -90,7 +90,7 @@ class ComparisonSettings(Settings):
     """What calls the second LoRA; put in front of each far prompt."""
     tagger: Path | None = None
     """Folder of a tagger; unset: the one that the checkpoint carries, if any."""
-    test_images: dict[str, Path] = Field({})
+    test_images: dict[str, Path] = Field(default_factory=dict)
     """Concept name -> folder of captioned pictures of it in styles, places and views that the set does not have."""
     concept_groups: tuple[str, ...] | None = None
     """Tag groups that the concept itself may change (no bake); unset: by kind."""
@@ -143,12 +143,12 @@ class Number(Settings):
     """A metric of an arm over seeds."""
 
     mean: float | None
-    per_seed: list[float | None] = Field([])
+    per_seed: list[float | None] = Field(default_factory=list)
     interval: tuple[float, float] | None = None
     """Bootstrap 95 % over seeds."""
     reason: str | None = None
     """Why there is no number."""
-    detail: list[dict[str, Any]] = Field([])
+    detail: list[dict[str, Any]] = Field(default_factory=list)
     """The parts, per seed."""
 
 
@@ -172,28 +172,28 @@ class Comparison(Settings):
 
     format: int = FORMAT
     arms: dict[str, ArmNumbers]
-    matched: list[Ratio] = Field([])
+    matched: list[Ratio] = Field(default_factory=list)
     """held / plain at matched concept strength, for drift and bake, within 2 % and 5 %."""
-    curves: dict[str, list[Point]] = Field({})
+    curves: dict[str, list[Point]] = Field(default_factory=dict)
     curve_axis: Literal["concept_strength", "gain"] = "concept_strength"
-    concept: dict[str, str] = Field({})
-    about: dict[str, str] = Field({})
+    concept: dict[str, str] = Field(default_factory=dict)
+    about: dict[str, str] = Field(default_factory=dict)
     """Arm -> one line."""
-    own: dict[str, str] = Field({})
+    own: dict[str, str] = Field(default_factory=dict)
     """Tag group -> the set's own tag."""
-    prompts: list[PromptRecord] = Field([])
-    missing: dict[str, str] = Field({})
-    seeds: list[int] = Field([])
+    prompts: list[PromptRecord] = Field(default_factory=list)
+    missing: dict[str, str] = Field(default_factory=dict)
+    seeds: list[int] = Field(default_factory=list)
     per_seed_means: Literal["trainings", "noise seeds"] = "noise seeds"
     """What the entries of per_seed are."""
-    settings: dict[str, Any] = Field({})
-    arm_settings: dict[str, dict[str, Any]] = Field({})
-    training_seeds: dict[str, list[int]] = Field({})
-    logs: dict[str, list[str]] = Field({})
-    base: dict[str, str] = Field({})
-    hashes: dict[str, str] = Field({})
-    versions: dict[str, str] = Field({})
-    pictures: dict[str, dict[str, list[str]]] = Field({})
+    settings: dict[str, Any] = Field(default_factory=dict)
+    arm_settings: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    training_seeds: dict[str, list[int]] = Field(default_factory=dict)
+    logs: dict[str, list[str]] = Field(default_factory=dict)
+    base: dict[str, str] = Field(default_factory=dict)
+    hashes: dict[str, str] = Field(default_factory=dict)
+    versions: dict[str, str] = Field(default_factory=dict)
+    pictures: dict[str, dict[str, list[str]]] = Field(default_factory=dict)
     """Arm (and "base") -> row -> files under the comparison's folder."""
 
     def save(self, path: Path) -> None:
@@ -251,8 +251,8 @@ def compare(
     far = max(settings.prompts, settings.drift_prompts)
     prompts = derive(items, concept, bank, each=each, far=far, seed=seed, avoid=avoid)
     work = _Work(bench, settings, concept, prompts, folder, tagger, bank, background, seed, listener)
-    numbers: dict[str, ArmNumbers] = Field({})
-    curves: dict[str, list[Point]] = Field({})
+    numbers: dict[str, ArmNumbers] = {}
+    curves: dict[str, list[Point]] = {}
     try:
         work.look(items, held_out, test_items)
         for arm in arms:
@@ -938,7 +938,7 @@ def save_picture(path: Path, pixels: Tensor) -> None:
 
 def pictures_of(folder: Path, name: str, limit: int) -> dict[str, list[str]]:
     """Row -> its first pictures, in order, relative to the folder."""
-    rows: dict[str, list[tuple[int, str]]] = Field({})
+    rows: dict[str, list[tuple[int, str]]] = {}
     for path in (folder / "pictures" / name).glob("*.png"):
         row, _, number = path.stem.rpartition("-")
         if int(number) < limit:

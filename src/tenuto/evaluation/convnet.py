@@ -35,7 +35,7 @@ class TaggerConfig(Settings):
     """Groups in which a picture may have several tags or none (sigmoid); all others have exactly one (softmax)."""
     concepts: tuple[str, ...] = ()
     """Names of the concept detectors (sigmoid), in the order of the head's outputs."""
-    accuracy: dict[str, float] = Field({})
+    accuracy: dict[str, float] = Field(default_factory=dict)
     """Measured recall per group on pictures it never saw; for people to read."""
     about: str = ""
     """Where it comes from."""
