@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from peft.tuners.lora import LoraLayer
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor
 
 from tenuto.events import Listener, note, progress, silent, warn
 from tenuto.families.base import Base
-from tenuto.families.sampling import SamplerSettings, sample
+from tenuto.families.sampling import SamplerSettings, SamplingStopped, sample
 from tenuto.files import hash_text
-from tenuto.prior.plan import PlannedImage, PriorPlan
-from tenuto.prior.store import PriorImage, PriorStore
+from tenuto.prior.plan import PlannedBatch, PlannedImage, PriorPlan
+from tenuto.prior.store import DTYPE, DamagedShard, PriorImage, PriorStore
 from tenuto.words import Size, TenutoError
+
+Stop = Callable[[], bool]
+
+RECORD_BYTES = 1500
+"""What an image's record takes in its shard, roughly."""
+
+
+def _never() -> bool:
+    return False
 
 
 class BuildStopped(TenutoError):
@@ -25,62 +35,106 @@ class BuildStopped(TenutoError):
 
 
 def build(
-    plan: PriorPlan,
-    base: Base,
-    store: PriorStore,
-    *,
-    listener: Listener = silent,
-    stop: Callable[[], bool] = lambda: False,
+    plan: PriorPlan, base: Base, store: PriorStore, *, listener: Listener = silent, stop: Stop = _never
 ) -> list[PriorImage]:
     """Make what the store lacks of the plan; returns the records of the whole plan, in its order.
 
-    A planned batch is always made whole, so an interrupted build ends in the same bits as an uninterrupted one.
+    A planned batch is there as a whole or is made as a whole, so an interrupted build ends in the same bits as an
+    uninterrupted one, and a shared store gives the same bits as an empty one.
     """
     _refuse_adapter(base)
-    with store.lock():
-        for shard in store.damaged:
-            warn(listener, f"{shard.name} of the prior set is damaged; its images are made again")
-        wrong = store.verify([image.id for image in plan.images])
-        if wrong:
-            warn(listener, f"{len(wrong)} prior images do not match their hash; they are made again")
-        batches = [b for b in plan.batches(base.chunks) if any(image.id not in store for image in b)]
-        total, here = len(plan.images), sum(image.id in store for image in plan.images)
-        if here and batches:
-            note(listener, f"{here} of {total} prior images are there already")
-        start, made = time.perf_counter(), 0
-        for batch in batches:
-            if stop():
-                raise BuildStopped(
-                    f"stopped: {here} of {total} prior images are kept; the same command goes on from there"
+    batches = plan.batches(base.chunks)
+    lacking = [batch for batch in batches if not _take(store, batch, listener)]
+    if lacking:
+        _refuse_small_disk(store, base, lacking)
+        with store.lock(waiting=lambda: note(listener, _waiting(store)), stop=stop) as held:
+            lacking = [batch for batch in lacking if not _take(store, batch, silent)]  # others may have been at work
+            _make_all(plan, lacking, base, store, listener, stop if held else lambda: True)
+    images = store.records(image.id for image in plan.images)
+    _tell_made_elsewhere(images, base, plan.batch, listener)
+    return images
+
+
+def _take(store: PriorStore, batch: PlannedBatch, listener: Listener) -> bool:
+    """Whether the batch is there and sound. A damaged one counts as absent, which is said."""
+    try:
+        return store.take(batch.key, [image.id for image in batch.images])
+    except DamagedShard as error:
+        warn(listener, f"{error}; its {len(batch)} images are made again")
+        return False
+
+
+def _make_all(
+    plan: PriorPlan, lacking: Sequence[PlannedBatch], base: Base, store: PriorStore, listener: Listener, stop: Stop
+) -> None:
+    total = len(plan.images)
+    here = first = total - sum(len(batch) for batch in lacking)
+    if here and lacking:
+        note(listener, f"{here} of {total} prior images are there already")
+    maker = _Maker(base, plan.sampler, plan.batch, listener, stop)
+    begun = time.perf_counter()
+    for batch in lacking:
+        started = time.perf_counter()
+        try:
+            latents = maker.make(batch)
+        except SamplingStopped as error:
+            raise BuildStopped(
+                f"stopped: {here} of {total} prior images are kept; the same command goes on from there"
+            ) from error
+        seconds = (time.perf_counter() - started) / len(batch)
+        made = _made(base, maker.rows)
+        records = [_record(image, plan.sampler, seconds, made) for image in batch.images]
+        store.add(batch.key, records, {i.id: row for i, row in zip(batch.images, latents, strict=True)})
+        here += len(batch)
+        rate = (here - first) / (time.perf_counter() - begun)
+        progress(listener, "prior images", here, total, rate=rate, eta=(total - here) / rate)
+
+
+@dataclass
+class _Maker:
+    """Samples planned batches, in fewer rows at once after the device ran out of memory."""
+
+    base: Base
+    sampler: SamplerSettings
+    rows: int
+    listener: Listener
+    stop: Stop
+
+    def make(self, batch: PlannedBatch) -> Tensor:
+        """Latents [B C H W] of the whole batch."""
+        while True:
+            try:
+                images = batch.images
+                parts = [images[at : at + self.rows] for at in range(0, len(images), self.rows)]
+                return torch.cat([self._sample(part, batch.passes) for part in parts])
+            except torch.OutOfMemoryError as error:
+                if self.rows == 1:
+                    raise TenutoError(
+                        f"a prior image of {batch.images[0].bucket} does not fit into the device's memory; "
+                        "choose a smaller data.buckets.area"
+                    ) from error
+                self.rows = min(self.rows, len(batch)) // 2
+                warn(
+                    self.listener, f"out of memory: prior images are sampled {self.rows} at once; last bits may differ"
                 )
-            begun = time.perf_counter()
-            latents = _sample(base, batch, plan.sampler)
-            each = (time.perf_counter() - begun) / len(batch)
-            fresh = [image for image in batch if image.id not in store]
-            keep = {image.id: row for image, row in zip(batch, latents, strict=True) if image in fresh}
-            store.add({image.id: _record(image, plan.sampler, each) for image in fresh}, keep)
-            here, made = here + len(fresh), made + len(batch)
-            progress(listener, "prior images", here, total, rate=made / (time.perf_counter() - start))
-    return store.records(image.id for image in plan.images)
+
+    def _sample(self, images: Sequence[PlannedImage], passes: int) -> Tensor:
+        size, base, guided = images[0].bucket, self.base, self.sampler.guided
+        sizes = [size] * len(images)
+        with torch.no_grad():
+            cond = base.encode_text([image.prompt for image in images], sizes, passes)
+            uncond = base.encode_text([image.negative for image in images], sizes, passes) if guided else None
+        latents = sample(base, cond, uncond, size, [i.seed for i in images], self.sampler, stop=self.stop)
+        for image, row in zip(images, latents.to(DTYPE), strict=True):
+            if not torch.isfinite(row).all():
+                raise TenutoError(
+                    f'prior image "{image.prompt[:60]}" (seed {image.seed}): the base answers with values that are not '
+                    'finite; use precision = "fp32" or another prior.sampler'
+                )
+        return latents
 
 
-def _sample(base: Base, batch: Sequence[PlannedImage], sampler: SamplerSettings) -> Tensor:
-    size = batch[0].bucket
-    passes = max(max(base.chunks(i.prompt), base.chunks(i.negative)) for i in batch)
-    sizes = [size] * len(batch)
-    with torch.no_grad():
-        cond = base.encode_text([image.prompt for image in batch], sizes, passes)
-        uncond = base.encode_text([image.negative for image in batch], sizes, passes)
-    latents = sample(base, cond, uncond, size, [image.seed for image in batch], sampler)
-    if not torch.isfinite(latents).all():
-        raise TenutoError(
-            f'prior image "{batch[0].prompt[:60]}": the base answers with values that are not finite; '
-            'use precision = "fp32"'
-        )
-    return latents
-
-
-def _record(image: PlannedImage, sampler: SamplerSettings, seconds: float) -> PriorImage:
+def _record(image: PlannedImage, sampler: SamplerSettings, seconds: float, made: str) -> PriorImage:
     return PriorImage(
         id=image.id,
         concept=image.concept,
@@ -94,7 +148,24 @@ def _record(image: PlannedImage, sampler: SamplerSettings, seconds: float) -> Pr
         kind="generated",
         source=image.source,
         seconds=seconds,
+        made=made,
     )
+
+
+def _made(base: Base, rows: int) -> str:
+    threads = f", {torch.get_num_threads()} threads" if base.device.type == "cpu" else ""
+    return f"{base.device.type} {str(base.dtype).removeprefix('torch.')}{threads}, {rows} rows"
+
+
+def _tell_made_elsewhere(images: Sequence[PriorImage], base: Base, rows: int, listener: Listener) -> None:
+    """Law 5 holds on one machine with one precision and thread count; say when the store knows others."""
+    here = _made(base, rows)
+    other = [image.made for image in images if image.kind == "generated" and image.made != here]
+    if other:
+        note(listener, f"{len(other)} prior images were made as {other[0]}, now it is {here}: last bits may differ")
+
+
+# -- the user's own pictures ----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -110,35 +181,83 @@ class ForeignPicture:
 
 
 def take_in(
-    pictures: Sequence[ForeignPicture], base: Base, store: PriorStore, read: Callable[[ForeignPicture], Tensor]
+    pictures: Sequence[ForeignPicture],
+    base: Base,
+    store: PriorStore,
+    read: Callable[[ForeignPicture], Tensor],
+    *,
+    listener: Listener = silent,
+    stop: Stop = _never,
 ) -> list[PriorImage]:
     """Let foreign pictures join the store, encoded by the base's autoencoder and marked as foreign (law 1).
 
-    read: the picture's pixels [3 H W] in -1..1 at its bucket's size.
+    read: the picture's pixels [3 H W] in -1..1 at its bucket's size; asked only for pictures that are new.
     """
-    names = []
-    with store.lock():
-        for picture in pictures:
-            name = hash_text("foreign", picture.content, picture.caption, picture.concept, str(picture.bucket))[:20]
-            names.append(name)
-            if name not in store:
-                record = PriorImage(
-                    name,
-                    picture.concept,
-                    picture.bucket,
-                    picture.caption,
-                    "",
-                    0,
-                    "",
-                    0,
-                    0.0,
-                    "foreign",
-                    str(picture.path),
-                )
-                store.add({name: record}, {name: base.encode_image(read(picture)[None])[0]})
-    return store.records(dict.fromkeys(names))
+    named = {_foreign_id(picture): picture for picture in pictures}
+    lacking = [name for name in named if not _take_foreign(store, name, listener)]
+    if lacking:
+        with store.lock(waiting=lambda: note(listener, _waiting(store)), stop=stop) as held:
+            for done, name in enumerate(lacking, start=1):
+                if not held or stop():
+                    raise BuildStopped(
+                        f"stopped: {done - 1} of {len(lacking)} new reg pictures are kept; "
+                        "the same command goes on from there"
+                    )
+                pixels = read(named[name])
+                store.add(name, [_foreign_record(name, named[name])], {name: base.encode_image(pixels[None])[0]})
+                progress(listener, "reg pictures", done, len(lacking))
+    return store.records(named)
+
+
+def _foreign_id(picture: ForeignPicture) -> str:
+    return hash_text("foreign", picture.content, picture.caption, picture.concept, str(picture.bucket))[:20]
+
+
+def _take_foreign(store: PriorStore, name: str, listener: Listener) -> bool:
+    try:
+        return store.take(name, [name])
+    except DamagedShard as error:
+        warn(listener, f"{error}; the picture is encoded again")
+        return False
+
+
+def _foreign_record(name: str, picture: ForeignPicture) -> PriorImage:
+    return PriorImage(
+        id=name,
+        concept=picture.concept,
+        bucket=picture.bucket,
+        prompt=picture.caption,
+        negative="",
+        seed=0,
+        sampler="",
+        steps=0,
+        guidance=0.0,
+        kind="foreign",
+        source=str(picture.path),
+    )
+
+
+# -- what is refused before any long work -----------------------------------------------------------------------------
 
 
 def _refuse_adapter(base: Base) -> None:
-    if any(isinstance(layer, LoraLayer) for module in base.modules().values() for layer in module.modules()):
+    if any(isinstance(layer, BaseTunerLayer) for module in base.modules().values() for layer in module.modules()):
         raise TenutoError("a prior set is made by the base alone, and an adapter is attached; detach it first")
+
+
+def _refuse_small_disk(store: PriorStore, base: Base, batches: Sequence[PlannedBatch]) -> None:
+    def bytes_of(image: PlannedImage) -> int:
+        channels, height, width = base.geometry.latent(image.bucket)
+        return channels * height * width * DTYPE.itemsize + RECORD_BYTES
+
+    needed = sum(bytes_of(image) for batch in batches for image in batch.images)
+    free = shutil.disk_usage(store.folder).free
+    if free < needed:
+        raise TenutoError(
+            f"{store.folder}: the prior set needs {needed / 2**20:.0f} MiB and {free / 2**20:.0f} MiB are free; "
+            "free some space or name another folder in prior.store"
+        )
+
+
+def _waiting(store: PriorStore) -> str:
+    return f"another process is making prior images in {store.folder}; waiting for it"

@@ -5,7 +5,8 @@ Images are named by what decides them, so a larger pool contains the smaller one
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -49,43 +50,72 @@ class PlannedImage:
 
 
 @dataclass(frozen=True)
+class PlannedBatch:
+    """Images that are sampled together, and so kept or made again together: a neighbour moves the last bits."""
+
+    images: tuple[PlannedImage, ...]
+    passes: int
+    """Text passes that prompt and negative prompt are padded to."""
+
+    @property
+    def key(self) -> str:
+        """Names the batch by all that decides its bits, given the base."""
+        return hash_text(str(self.passes), *(image.id for image in self.images))[:24]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+@dataclass(frozen=True)
 class PriorPlan:
     """All images of a set, in the order in which they are made, and how they are sampled."""
 
     images: tuple[PlannedImage, ...]
     sampler: SamplerSettings
     batch: int
-    """Images that are sampled together; it belongs to the plan, for it moves the last bits."""
+    """Images that are sampled together at most; it belongs to the plan, for it moves the last bits."""
 
     @property
     def forwards(self) -> int:
         """Forwards of the denoiser for the whole set."""
         return len(self.images) * self.sampler.forwards()
 
-    def batches(self, chunks: Callable[[str], int]) -> list[tuple[PlannedImage, ...]]:
-        """Images that are sampled together: one bucket, one number of text passes, at most `batch`."""
-        groups: dict[tuple[Size, int], list[PlannedImage]] = {}
-        for image in self.images:
-            passes = max(chunks(image.prompt), chunks(image.negative))
-            groups.setdefault((image.bucket, passes), []).append(image)
-        return [
-            tuple(group[start : start + self.batch])
-            for group in groups.values()
-            for start in range(0, len(group), self.batch)
-        ]
+    def minutes(self, pace: float, images: Iterable[PlannedImage] | None = None) -> float:
+        """What making them (default: all) takes at a measured pace, in seconds per forward and pixel."""
+        pixels = sum(image.bucket.width * image.bucket.height for image in (self.images if images is None else images))
+        return pixels * self.sampler.forwards() * pace / 60
 
-    def counts(self) -> dict[tuple[str, Size], int]:
+    def batches(self, chunks: Callable[[str], int]) -> list[PlannedBatch]:
+        """Batches of one concept, bucket and number of text passes.
+
+        The images of one source fill batches of their own, and only what is left over shares batches with other
+        sources': so a larger pool, or one more picture, leaves most batches as they were, and they are not made again.
+        """
+        needed = {text: chunks(text) for text in dict.fromkeys(t for i in self.images for t in (i.prompt, i.negative))}
+        guided = self.sampler.guided
+        passes = {i.id: max(needed[i.prompt], needed[i.negative] if guided else 1) for i in self.images}
+        own = _grouped(self.images, lambda i: (i.concept, i.source, i.bucket, passes[i.id]))
+        full = [part for group in own for part in _cut(group, self.batch) if len(part) == self.batch]
+        taken = {image.id for part in full for image in part}
+        rest = _grouped(
+            (image for image in self.images if image.id not in taken), lambda i: (i.concept, i.bucket, passes[i.id])
+        )
+        parts = [*full, *(part for group in rest for part in _cut(group, self.batch))]
+        return [PlannedBatch(tuple(part), passes[part[0].id]) for part in parts]
+
+    def counts(self) -> Counter[tuple[str, Size]]:
         """Images per concept and bucket."""
-        found: dict[tuple[str, Size], int] = {}
-        for image in self.images:
-            found[image.concept, image.bucket] = found.get((image.concept, image.bucket), 0) + 1
-        return found
+        return Counter((image.concept, image.bucket) for image in self.images)
 
 
 def plan_prior(prompts: Sequence[Prompt], sampler: SamplerSettings, *, seed: int, batch: int) -> PriorPlan:
-    """One image per prompt; every item's first before any item's second: a larger pool starts with the smaller."""
+    """One image per prompt; every item's first before any item's second: a larger pool starts with the smaller.
+
+    Seeds are named by item and copy. Two prompts that would give the same image (pictures that are doubles) give one.
+    """
     ordered = sorted(prompts, key=lambda prompt: prompt.copy)
-    return PriorPlan(tuple(_image(prompt, sampler, seed) for prompt in ordered), sampler, batch)
+    images = {image.id: image for image in (_image(prompt, sampler, seed) for prompt in ordered)}
+    return PriorPlan(tuple(images.values()), sampler, batch)
 
 
 def _image(prompt: Prompt, sampler: SamplerSettings, seed: int) -> PlannedImage:
@@ -101,3 +131,15 @@ def _image(prompt: Prompt, sampler: SamplerSettings, seed: int) -> PlannedImage:
         seed=drawn,
         source=prompt.source,
     )
+
+
+def _grouped(images: Iterable[PlannedImage], key: Callable[[PlannedImage], Hashable]) -> Iterable[list[PlannedImage]]:
+    """Images of one key together, keys in order of appearance."""
+    groups: dict[Hashable, list[PlannedImage]] = {}
+    for image in images:
+        groups.setdefault(key(image), []).append(image)
+    return groups.values()
+
+
+def _cut(images: Sequence[PlannedImage], size: int) -> list[Sequence[PlannedImage]]:
+    return [images[start : start + size] for start in range(0, len(images), size)]

@@ -1,34 +1,41 @@
 """The prior store: what one base made, kept for ever and shared between runs.
 
-A folder per base. It holds shards (safetensors, one planned batch each), each written whole or not at all; a shard's
-header carries the records of its images. So there is no index that could disagree with what lies there.
+A folder per base holds shards (safetensors, one planned batch each), each written whole or not at all. A shard's header
+carries the records of its images and their hash, so there is no index that could disagree with what lies there; and it
+is named by what decides its bits, so what a run gets does not depend on what other runs left behind.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
-from functools import lru_cache
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
-from tenuto.files import cache_home, hash_text, write_json, written_whole
+from tenuto.files import cache_home, cannot_write, hash_text, write_json, written_whole
 from tenuto.words import Size, TenutoError
 
 FORMAT = 1
 DTYPE = torch.float16
+LOCK_POLL = 0.2
 
 
 class WrongBase(TenutoError):
     """A prior set was made by another checkpoint than the one being trained on (law 1)."""
+
+
+class DamagedShard(TenutoError):
+    """A shard is not readable, or does not match its hashes."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +57,18 @@ class PriorImage:
     """The instance item it was planned for, or the foreign file."""
     seconds: float = 0.0
     """What making it took, so that its cost can be told also when it is taken from the store."""
+    made: str = ""
+    """Where and how: device, precision, threads, rows at once."""
     sha: str = ""
-    """SHA-256 of the latents' bytes."""
+    """SHA-256 of the latents."""
+    shard: str = ""
+    """The shard it lies in; not written down."""
+
+    @property
+    def work(self) -> float:
+        """Forwards times pixels."""
+        forwards = self.steps * (1 if self.guidance == 1 else 2)
+        return float(forwards * self.bucket.width * self.bucket.height)
 
 
 class PriorStore:
@@ -59,11 +76,14 @@ class PriorStore:
 
     def __init__(self, folder: Path, base_hash: str) -> None:
         self.folder, self.base_hash = folder, base_hash
-        self._where: dict[str, Path] = {}
         self._records: dict[str, PriorImage] = {}
-        self.damaged: list[Path] = []
-        for shard in sorted((folder / "shards").glob("*.safetensors")):
-            self._read(shard)
+        for path in sorted(self._shards().glob("*.safetensors")):
+            try:
+                header = self._header(path)
+            except DamagedShard:
+                continue  # `take` says so when a plan wants it
+            for record in header:
+                self._records.setdefault(record.id, record)
 
     @classmethod
     def open(cls, base_hash: str, folder: Path | None = None) -> PriorStore:
@@ -76,22 +96,19 @@ class PriorStore:
         try:
             known = json.loads(about.read_text(encoding="utf-8"))
         except FileNotFoundError:
-            write_json(about, {"base": base_hash, "format": FORMAT})
             known = {"base": base_hash, "format": FORMAT}
+            write_json(about, known)
         except (OSError, ValueError) as error:
             raise TenutoError(
                 f"{about}: not readable ({error}); delete the folder to make the prior set again"
             ) from error
+        if not isinstance(known, dict) or known.get("format") != FORMAT:
+            raise TenutoError(f"{place}: not a prior store of this version of tenuto; name another folder")
         if known.get("base") != base_hash:
-            raise WrongBase(
-                f"{place}: this prior set was made by base {str(known.get('base'))[:12]}, but the project trains on "
-                f"{base_hash[:12]}; name another folder in prior.store, or remove that line"
-            )
-        if known.get("format") != FORMAT:
-            raise TenutoError(
-                f"{place}: written in format {known.get('format')}, this tenuto reads {FORMAT}; name another folder"
-            )
+            raise _wrong_base(place, str(known.get("base")), base_hash)
         return cls(place, base_hash)
+
+    # -- reading ------------------------------------------------------------------------------------------------
 
     def __contains__(self, name: str) -> bool:
         return name in self._records
@@ -104,60 +121,138 @@ class PriorStore:
 
     def latents(self, name: str) -> Tensor:
         """Clean scaled latents [C H W] in float32."""
-        return _open(self._where[name]).get_tensor(name).float()  # type: ignore[no-any-return]
-
-    def lock(self) -> FileLock:
-        """Held while a build writes, so that two processes never make the same images."""
-        return FileLock(self.folder / "build.lock")
-
-    def add(self, records: Mapping[str, PriorImage], latents: Mapping[str, Tensor]) -> None:
-        """Write one shard. The records' `sha` is filled in here."""
-        tensors = {name: value.detach().to("cpu", DTYPE).contiguous() for name, value in latents.items()}
-        done = [
-            PriorImage(**{**asdict(records[n]), "bucket": records[n].bucket, "sha": _sha(t)})
-            for n, t in tensors.items()
-        ]
-        path = self.folder / "shards" / f"{hash_text(*sorted(tensors))[:24]}.safetensors"
-        header = {"base": self.base_hash, "records": json.dumps([asdict(record) for record in done])}
-        with written_whole(path) as temporary:
-            save_file(tensors, temporary, metadata=header)
-        self._read(path)
-
-    def verify(self, names: Iterable[str]) -> list[str]:
-        """Names whose latents no longer match their hash. Their shards are set aside; a build makes them again."""
-        wrong = [name for name in names if name in self._records and not self._sound(name)]
-        for shard in {self._where[name] for name in wrong}:
-            shard.replace(shard.with_suffix(".damaged"))
-            self.damaged.append(shard)
-            for name in [own for own, place in self._where.items() if place == shard]:
-                del self._where[name], self._records[name]
-        return wrong
-
-    def _sound(self, name: str) -> bool:
+        path = self._path(self._records[name].shard)
         try:
-            return _sha(_open(self._where[name]).get_tensor(name)) == self._records[name].sha
-        except (SafetensorError, OSError):
+            with safe_open(path, framework="pt") as file:
+                kept: Tensor = file.get_tensor(name)
+        except (SafetensorError, OSError) as error:
+            raise _damaged(path, error) from error
+        return kept.float()
+
+    def take(self, key: str, names: Sequence[str]) -> bool:
+        """Whether this shard is here; if so its images are the ones that `record` and `latents` answer with.
+
+        Raises DamagedShard when it does not match its hashes, or holds other images.
+        """
+        if not self._path(key).exists():
             return False
+        found = self._verified(self._path(key))
+        if [record.id for record in found] != list(names):
+            raise DamagedShard(f"{self._path(key)}: holds other images than its name says")
+        self._records |= {record.id: record for record in found}
+        return True
 
-    def _read(self, shard: Path) -> None:
+    def verify(self) -> list[str]:
+        """Every shard read through and held against its hashes; one line for each that is damaged, naming it."""
+        problems = []
+        for path in sorted(self._shards().glob("*.safetensors")):
+            try:
+                self._verified(path)
+            except DamagedShard as error:
+                problems.append(str(error))
+        return problems
+
+    def pace(self) -> float | None:
+        """Seconds per forward and pixel, measured over all that this base made; None before the first image."""
+        timed = [record for record in self._records.values() if record.kind == "generated" and record.seconds > 0]
+        work = sum(record.work for record in timed)
+        return sum(record.seconds for record in timed) / work if work else None
+
+    # -- writing ------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def lock(
+        self, *, waiting: Callable[[], None] = lambda: None, stop: Callable[[], bool] = lambda: False
+    ) -> Iterator[bool]:
+        """Held while something is made, so that two processes never make the same images. It ends with its process.
+
+        waiting: called once when another process holds it. Yields False when `stop` ended the waiting.
+        """
+        lock = FileLock(self.folder / "build.lock")
+        told = False
+        while not lock.is_locked:
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                if not told:
+                    waiting()
+                told = True
+                if stop():
+                    yield False
+                    return
+                time.sleep(LOCK_POLL)
+            except OSError as error:
+                raise cannot_write(self.folder, error) from error
         try:
-            with safe_open(shard, framework="pt") as file:
-                records = json.loads((file.metadata() or {})["records"])
-                names = set(file.keys())
-            found = [PriorImage(**{**record, "bucket": Size(*record["bucket"])}) for record in records]
-        except (SafetensorError, OSError, ValueError, KeyError, TypeError):
-            self.damaged.append(shard)  # as good as absent: the build makes its images again and says so
-            return
-        for record in found:
-            if record.id in names and record.id not in self._records:
-                self._records[record.id] = record
-                self._where[record.id] = shard
+            self._tidy()
+            yield True
+        finally:
+            lock.release()
+
+    def add(self, key: str, records: Sequence[PriorImage], latents: Mapping[str, Tensor]) -> None:
+        """Write one shard, replacing a damaged one. The records' `sha` is filled in here."""
+        tensors = {name: value.detach().to("cpu", DTYPE).contiguous() for name, value in latents.items()}
+        done = [replace(record, sha=_sha(tensors[record.id]), shard=key) for record in records]
+        kept = json.dumps([{k: v for k, v in asdict(record).items() if k != "shard"} for record in done])
+        header = {"base": self.base_hash, "records": kept, "sha": hash_text(self.base_hash, kept)}
+        data = save(tensors, header)
+        with written_whole(self._path(key)) as temporary:
+            temporary.write_bytes(data)
+        self._records |= {record.id: record for record in done}
+
+    def _tidy(self) -> None:
+        """Remove what a killed process left half written. Only under the lock."""
+        for left in self._shards().glob(".*.part"):
+            left.unlink(missing_ok=True)
+
+    # -- shards -------------------------------------------------------------------------------------------------
+
+    def _shards(self) -> Path:
+        return self.folder / "shards"
+
+    def _path(self, key: str) -> Path:
+        return self._shards() / f"{key}.safetensors"
+
+    def _header(self, path: Path) -> list[PriorImage]:
+        """The records of a shard, if its header is whole. Raises DamagedShard, WrongBase."""
+        try:
+            with safe_open(path, framework="pt") as file:
+                header: dict[str, str] = file.metadata() or {}
+            records: list[dict[str, Any]] = json.loads(header["records"])
+            if header["sha"] != hash_text(header["base"], header["records"]):
+                raise ValueError("its records do not match their hash")
+            found = [PriorImage(**{**r, "bucket": Size(*r["bucket"]), "shard": path.stem}) for r in records]
+        except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+            raise _damaged(path, error) from error
+        if header["base"] != self.base_hash:
+            raise _wrong_base(path, header["base"], self.base_hash)
+        return found
+
+    def _verified(self, path: Path) -> list[PriorImage]:
+        """The records of a shard, every tensor held against its hash. Raises DamagedShard, WrongBase."""
+        found = self._header(path)
+        try:
+            with safe_open(path, framework="pt") as file:
+                wrong = [record.id for record in found if _sha(file.get_tensor(record.id)) != record.sha]
+        except (SafetensorError, OSError) as error:
+            raise _damaged(path, error) from error
+        if wrong:
+            raise DamagedShard(f"{path}: damaged ({len(wrong)} of {len(found)} images do not match their hash)")
+        return found
+
+
+def _damaged(path: Path, error: Exception) -> DamagedShard:
+    why = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return DamagedShard(f"{path}: damaged ({why}); `tenuto prior build` makes its images again")
+
+
+def _wrong_base(place: Path, made_by: str, wanted: str) -> WrongBase:
+    return WrongBase(
+        f"{place}: this prior set was made by base {made_by[:12]}, but the project trains on {wanted[:12]}; "
+        "name another folder in prior.store, or remove that line"
+    )
 
 
 def _sha(latents: Tensor) -> str:
-    return sha256(latents.contiguous().numpy().tobytes()).hexdigest()
-
-
-@lru_cache(maxsize=64)
-def _open(shard: Path) -> safe_open:
-    return safe_open(shard, framework="pt")
+    shape = f"{latents.dtype} {tuple(latents.shape)} "
+    return sha256(shape.encode() + latents.contiguous().view(torch.uint8).numpy().tobytes()).hexdigest()
