@@ -33,8 +33,8 @@ GROUPS = {
 BANK = Bank(GROUPS, dict.fromkeys(GROUPS, 1.0), name="test")
 CONCEPT = Concept("eyes", "concept", "zxq")
 SETTINGS = ComparisonSettings(
-    seeds=(0, 1), prompts=2, drift_prompts=3, states=2, steps=2, guidance=2.0, weights=(0.0, 1.0), strip_prompts=2,
-    curve_weights=(0.5,), curve_checkpoints=1, curve_prompts=1, loss_times=(0.5,), shown=1,
+    seeds=(0, 1), prompts=1, drift_prompts=2, states=2, steps=2, guidance=2.0, weights=(0.0, 1.0), strip_prompts=2,
+    curve_weights=(0.5,), curve_checkpoints=1, curve_prompts=1, curve_seeds=1, loss_times=(0.5,), shown=1,
 )  # fmt: skip
 SIZE = Size(16, 16)
 
