@@ -22,7 +22,7 @@ from tenuto.events import Event
 from tenuto.families.base import Base
 from tenuto.families.sampling import SamplerSettings
 from tenuto.prior import build as building
-from tenuto.prior.build import BuildStopped, ForeignPicture, build, take_in
+from tenuto.prior.build import BuildStopped, ForeignPicture, build, lacking, take_in
 from tenuto.prior.plan import PriorPlan, plan_prior
 from tenuto.prior.store import PriorImage, PriorStore
 from tenuto.words import Size, TenutoError
@@ -72,6 +72,7 @@ def whole(tiny_base: Base, tmp_path: Path) -> dict[str, tuple[PriorImage, Tensor
 def test_the_whole_plan_is_made_in_its_order(tiny_base: Base, tmp_path: Path) -> None:
     plan, events = make_plan(), list[Event]()
     store = open_store(tiny_base, tmp_path)
+    assert sum(map(len, lacking(plan, tiny_base, store))) == 12
     images = build(plan, tiny_base, store, listener=events.append)
     assert [(i.id, i.prompt, i.seed, i.bucket) for i in images] == [
         (p.id, p.prompt, p.seed, p.bucket) for p in plan.images
@@ -86,6 +87,7 @@ def test_the_whole_plan_is_made_in_its_order(tiny_base: Base, tmp_path: Path) ->
     assert told[-1]["done"] == told[-1]["total"] == 12
     assert all(data["rate"] > 0 and data["eta"] >= 0 for data in told)
     assert store.verify() == []
+    assert lacking(plan, tiny_base, store) == []
     pace = store.pace()
     assert pace is not None
     assert plan.minutes(pace) == pytest.approx(sum(image.seconds for image in images) / 60)

@@ -13,7 +13,7 @@ from diffusers import (
     EulerDiscreteScheduler,
     UniPCMultistepScheduler,
 )
-from pydantic import Field, PositiveInt
+from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor
 
 from tenuto.families.base import Base, Conditioning
@@ -51,7 +51,7 @@ class SamplerSettings(Settings):
     """dpmpp_2m (DPM-Solver++ 2M), dpmpp_2m_karras, dpmpp_2m_sde, euler, euler_a, ddim or unipc."""
     steps: PositiveInt = 20
     """Denoising steps."""
-    guidance: float = Field(5.0, ge=0.0)
+    guidance: NonNegativeFloat = 5.0
     """Classifier-free guidance (arXiv:2207.12598); 1: off, and half the cost."""
     negative: str = ""
     """Negative prompt."""

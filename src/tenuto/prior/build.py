@@ -43,16 +43,19 @@ def build(
     uninterrupted one, and a shared store gives the same bits as an empty one.
     """
     _refuse_adapter(base)
-    batches = plan.batches(base.chunks)
-    lacking = [batch for batch in batches if not _take(store, batch, listener)]
-    if lacking:
-        _refuse_small_disk(store, base, lacking)
+    if batches := lacking(plan, base, store, listener):
+        _refuse_small_disk(store, base, batches)
         with store.lock(waiting=lambda: note(listener, _waiting(store)), stop=stop) as held:
-            lacking = [batch for batch in lacking if not _take(store, batch, silent)]  # others may have been at work
-            _make_all(plan, lacking, base, store, listener, stop if held else lambda: True)
+            batches = [batch for batch in batches if not _take(store, batch, silent)]  # others may have been at work
+            _make_all(plan, batches, base, store, listener, stop if held else lambda: True)
     images = store.records(image.id for image in plan.images)
     _tell_made_elsewhere(images, base, plan.batch, listener)
     return images
+
+
+def lacking(plan: PriorPlan, base: Base, store: PriorStore, listener: Listener = silent) -> list[PlannedBatch]:
+    """The batches that a build would make: those that the store has not, or has damaged (which is said)."""
+    return [batch for batch in plan.batches(base.chunks) if not _take(store, batch, listener)]
 
 
 def _take(store: PriorStore, batch: PlannedBatch, listener: Listener) -> bool:
@@ -65,15 +68,15 @@ def _take(store: PriorStore, batch: PlannedBatch, listener: Listener) -> bool:
 
 
 def _make_all(
-    plan: PriorPlan, lacking: Sequence[PlannedBatch], base: Base, store: PriorStore, listener: Listener, stop: Stop
+    plan: PriorPlan, batches: Sequence[PlannedBatch], base: Base, store: PriorStore, listener: Listener, stop: Stop
 ) -> None:
     total = len(plan.images)
-    here = first = total - sum(len(batch) for batch in lacking)
-    if here and lacking:
+    here = first = total - sum(len(batch) for batch in batches)
+    if here and batches:
         note(listener, f"{here} of {total} prior images are there already")
     maker = _Maker(base, plan.sampler, plan.batch, listener, stop)
     begun = time.perf_counter()
-    for batch in lacking:
+    for batch in batches:
         started = time.perf_counter()
         try:
             latents = maker.make(batch)
@@ -194,18 +197,18 @@ def take_in(
     read: the picture's pixels [3 H W] in -1..1 at its bucket's size; asked only for pictures that are new.
     """
     named = {_foreign_id(picture): picture for picture in pictures}
-    lacking = [name for name in named if not _take_foreign(store, name, listener)]
-    if lacking:
+    new = [name for name in named if not _take_foreign(store, name, listener)]
+    if new:
         with store.lock(waiting=lambda: note(listener, _waiting(store)), stop=stop) as held:
-            for done, name in enumerate(lacking, start=1):
+            for done, name in enumerate(new, start=1):
                 if not held or stop():
                     raise BuildStopped(
-                        f"stopped: {done - 1} of {len(lacking)} new reg pictures are kept; "
+                        f"stopped: {done - 1} of {len(new)} new reg pictures are kept; "
                         "the same command goes on from there"
                     )
                 pixels = read(named[name])
                 store.add(name, [_foreign_record(name, named[name])], {name: base.encode_image(pixels[None])[0]})
-                progress(listener, "reg pictures", done, len(lacking))
+                progress(listener, "reg pictures", done, len(new))
     return store.records(named)
 
 
