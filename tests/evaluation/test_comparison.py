@@ -189,7 +189,7 @@ def test_without_tagger_only_predictions_speak(tiny_base: Base, tmp_path: Path) 
 def test_several_trainings_give_one_entry_each(tiny_base: Base, tmp_path: Path) -> None:
     files = [lora(tiny_base, tmp_path / f"{n}.safetensors", 0.3, seed=n) for n in range(2)]
     arm = Arm("plain", tuple(Trained(n, file) for n, file in enumerate(files)))
-    small = SETTINGS.model_copy(update={"weights": (), "curve_weights": (), "seeds": (0,)})
+    small = SETTINGS.model_copy(update={"weights": (), "curve_weights": (), "seeds": (0,), "curve_seeds": None})
     result = compare(
         tiny_base, [arm], CONCEPT, items(tmp_path / "set"), BANK, small, tmp_path / "out", tagger=Brightness()
     )
