@@ -137,9 +137,7 @@ class Project(Settings):
     concepts: tuple[ConceptSettings, ...] = Field(min_length=1)
     data: DataSettings = DataSettings()
     prior: PriorSettings = PriorSettings()
-    regularizers: dict[str, SerializeAsAny[Regularizer]] = Field(
-        default_factory=lambda: {"prior_preservation": PriorPreservation()}
-    )
+    regularizers: dict[str, SerializeAsAny[Regularizer]] = Field(default={"prior_preservation": PriorPreservation()})
     training: TrainingSettings = TrainingSettings()
     arms: ArmsSettings = ArmsSettings()
     comparison: ComparisonSettings = ComparisonSettings()
@@ -209,25 +207,23 @@ def make_project(table: Mapping[str, Any], source: str) -> Project:
 
 
 def _resolved(project: Project, folder: Path) -> Project:
-    def absolute(text: str) -> str:
-        return str(folder / Path(text).expanduser())
+    """Every path made absolute; in the file they are relative to it."""
 
-    concepts = tuple(
-        concept.model_copy(
-            update={"images": absolute(concept.images)}
-            | ({"test_images": absolute(concept.test_images)} if concept.test_images else {})
-        )
-        for concept in project.concepts
-    )
-    folders = tuple(own.model_copy(update={"path": absolute(own.path)}) for own in project.prior.folders)
-    model = project.base.model
-    if (folder / model).is_dir():
-        model = absolute(model)
+    def paths(settings: Any, *names: str) -> Any:
+        values = {name: getattr(settings, name) for name in names}
+        full = {name: type(v)(folder / Path(v).expanduser()) for name, v in values.items() if v is not None}
+        return settings.model_copy(update=full)
+
+    prior = paths(project.prior, "own", "tag_csv", "bank", "store")
+    prior = prior.model_copy(update={"folders": tuple(paths(own, "path") for own in prior.folders)})
+    base = paths(project.base, "model") if (folder / project.base.model).is_dir() else project.base
     return project.model_copy(
         update={
-            "concepts": concepts,
-            "prior": project.prior.model_copy(update={"folders": folders}),
-            "base": project.base.model_copy(update={"model": model}),
+            "base": base,
+            "concepts": tuple(paths(concept, "images", "test_images") for concept in project.concepts),
+            "prior": prior,
+            "training": paths(project.training, "start_from"),
+            "comparison": paths(project.comparison, "second_lora", "tagger"),
         }
     )
 

@@ -6,11 +6,13 @@ prepare -> audit -> build_prior -> train_arm (plain, held) -> compare_arms -> re
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from math import ceil
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -22,7 +24,7 @@ from tenuto.data.cache import Cache
 from tenuto.data.dataset import Concept, Item, scan, split_validation
 from tenuto.data.images import fit, read_image
 from tenuto.data.problems import Problem
-from tenuto.data.schedule import Arithmetic, Update, arithmetic, plan_updates, usage
+from tenuto.data.schedule import Arithmetic, PriorItem, Update, arithmetic, plan_updates, usage
 from tenuto.data.tags import remove_trigger
 from tenuto.evaluation.comparison import Arm, Trained, compare, save_picture
 from tenuto.evaluation.report import Extras, PriorUse, write_report
@@ -32,11 +34,13 @@ from tenuto.families.base import Base
 from tenuto.families.checkpoints import find_base, open_base
 from tenuto.families.sampling import sample
 from tenuto.files import cache_home, hash_file, hash_text, write_json, write_text
+from tenuto.prior.audit import AuditReport, ConceptPlan, TrainingPlan, audit
+from tenuto.prior.audit import AuditReport, ConceptPlan, TrainingPlan, audit
 from tenuto.prior.build import ForeignPicture, build, take_in
 from tenuto.prior.plan import PriorPlan, plan_prior
-from tenuto.prior.prompts import PriorPrompt, derive_prompts
+from tenuto.prior.prompts import PriorPrompt, derive_prompts, partial_filters, partial_filters
 from tenuto.prior.store import PriorImage, PriorStore
-from tenuto.project import Project
+from tenuto.project import ConceptSettings, Project
 from tenuto.randomness import seed_for
 from tenuto.regularizers.base import Regularizer
 from tenuto.training.journal import Journal
@@ -76,11 +80,11 @@ class Prepared:
     plan: PriorPlan
     ratios: Mapping[str, float] = field(default_factory=dict)
 
-    def updates(self, prior: Sequence[PriorImage | object], ratios: Mapping[str, float], seed: int) -> list[Update]:
+    def updates(self, prior: Sequence[PriorItem], ratios: Mapping[str, float], seed: int) -> list[Update]:
         """Every update of a training, as data."""
         return plan_updates(
             self.items, prior, batch=self.project.training.batch, ratio=ratios, seed=seed, **length_of(self.project)
-        )  # type: ignore[arg-type]
+        )
 
 
 def length_of(project: Project) -> dict[str, int]:
@@ -102,7 +106,7 @@ def prepare(project: Project, listener: Listener = silent) -> Prepared:
     items, validation = split_validation(found, project.data.validation, project.seed)
     foreign, more = _read_foreign(project, base)
     bank = bank_of(project)
-    ratios = project.ratios()
+    ratios = _ratios(project, foreign)
     if not items:
         raise TenutoError(f"{project.concepts[0].images}: no usable picture; " + "; ".join(map(str, problems[:3])))
     length = arithmetic(items, batch=project.training.batch, ratio=ratios, **length_of(project))
@@ -112,6 +116,26 @@ def prepare(project: Project, listener: Listener = silent) -> Prepared:
         project, base, concepts, tuple(items), tuple(validation), tuple(foreign), (*problems, *more), bank, length,
         tuple(prompts), plan, ratios,
     )  # fmt: skip
+
+
+def _ratios(project: Project, foreign: Sequence[Item]) -> dict[str, float]:
+    """Prior rows per instance row: none where no prior is made and no picture of the user's stands in for it."""
+    wanted, owners = project.ratios(), {item.concept for item in foreign}
+
+    def has_pool(own: ConceptSettings) -> bool:
+        return project.prior_of(own).mode_for(own.kind) != "none" or bool(owners & {own.name, ""})
+
+    return {own.name: wanted[own.name] if has_pool(own) else 0.0 for own in project.concepts}
+
+
+def _ratios(project: Project, foreign: Sequence[Item]) -> dict[str, float]:
+    """Prior rows per instance row: none where no prior is made and no picture of the user's stands in for it."""
+    wanted, owners = project.ratios(), {item.concept for item in foreign}
+
+    def has_pool(own: ConceptSettings) -> bool:
+        return project.prior_of(own).mode_for(own.kind) != "none" or bool(owners & {own.name, ""})
+
+    return {own.name: wanted[own.name] if has_pool(own) else 0.0 for own in project.concepts}
 
 
 def bank_of(project: Project) -> Bank:
@@ -129,7 +153,7 @@ def _beside_base(project: Project, name: str) -> Path | None:
     return found if found is not None and found.exists() else None
 
 
-def _scan(project: Project, base: Base, folder: str, concept: str, **more: object) -> tuple[list[Item], list[Problem]]:
+def _scan(project: Project, base: Base, folder: str, concept: str, **more: Any) -> tuple[list[Item], list[Problem]]:
     data, geometry = project.data, base.geometry
     return scan(
         Path(folder),
@@ -140,7 +164,7 @@ def _scan(project: Project, base: Base, folder: str, concept: str, **more: objec
         caption_extension=data.caption_extension,
         background=data.background,
         **more,
-    )  # type: ignore[arg-type]
+    )
 
 
 def _read_instances(project: Project, base: Base) -> tuple[list[Item], list[Problem]]:
@@ -447,19 +471,24 @@ def train_all(
     """Build the prior set, train every arm at every seed; what is there already is not made again."""
     stage(listener, "prior set")
     store, prior = build_prior(prepared, listener, stop)
-    finished = []
+    done = []
     for training in trainings(prepared.project, folder):
         stage(listener, f"training {training.arm}, seed {training.seed}")
         lora = train_arm(prepared, training, store, prior, listener, stop)
-        used = [image for image in prior if image.kind == "generated"] if training.regularizers else []
-        forwards = float(len(used) * prepared.project.prior.sampler.forwards())
-        finished.append(Done(training, lora, sum(image.seconds for image in used), forwards))
-    return finished
+        done.append(finished(prepared, training, lora, prior))
+    return done
+
+
+def finished(prepared: Prepared, training: Training, lora: Path, prior: Sequence[PriorImage]) -> Done:
+    """A training with what its prior set cost, also when that was taken from the store."""
+    used = [image for image in prior if image.kind == "generated"] if training.regularizers else []
+    forwards = float(len(used) * prepared.project.prior.sampler.forwards())
+    return Done(training, lora, sum(image.seconds for image in used), forwards)
 
 
 def compare_arms(
     prepared: Prepared,
-    finished: Sequence[Done],
+    done: Sequence[Done],
     folder: Path,
     listener: Listener = silent,
     stop: Callable[[], bool] = NEVER,
@@ -468,7 +497,7 @@ def compare_arms(
     project = prepared.project
     tagger_folder = project.comparison.tagger or _beside_base(project, "tagger")
     tagger = load_tagger(tagger_folder, prepared.base.device) if tagger_folder else None
-    arms = [_arm(prepared, name, finished) for name in dict.fromkeys(done.training.arm for done in finished)]
+    arms = [_arm(prepared, name, done) for name in dict.fromkeys(own.training.arm for own in done)]
     reports = []
     for concept, own in zip(prepared.concepts, project.concepts, strict=True):
         place = folder if len(prepared.concepts) == 1 else folder / concept.name
@@ -491,7 +520,7 @@ def compare_arms(
             listener=listener,
             stop=lambda: _raise_if(stop()),
         )
-        write_report(result, place, place / "report.html", extras=_extras(prepared, finished, place))
+        write_report(result, place, place / "report.html", extras=_extras(prepared, done, place))
         reports.append(place / "report.html")
     return reports
 
@@ -501,8 +530,8 @@ def _raise_if(asked: bool) -> None:
         raise Stopped("stopped; what was measured is kept, the same command goes on from there")
 
 
-def _arm(prepared: Prepared, name: str, finished: Sequence[Done]) -> Arm:
-    own = [done for done in finished if done.training.arm == name]
+def _arm(prepared: Prepared, name: str, done: Sequence[Done]) -> Arm:
+    own = [each for each in done if each.training.arm == name]
     methods = own[0].training.regularizers
     about = (
         "held by " + ", ".join(f"{n} (weight {m.weight:g})" for n, m in methods.items())
@@ -512,7 +541,7 @@ def _arm(prepared: Prepared, name: str, finished: Sequence[Done]) -> Arm:
     settings = prepared.project.training.model_dump(mode="json") | {
         "regularizers": {n: m.model_dump(mode="json") for n, m in methods.items()}
     }
-    return Arm(name, tuple(_trained(done) for done in own), about, settings)
+    return Arm(name, tuple(_trained(each) for each in own), about, settings)
 
 
 def _trained(done: Done) -> Trained:
@@ -533,10 +562,10 @@ def _trained(done: Done) -> Trained:
     )
 
 
-def _extras(prepared: Prepared, finished: Sequence[Done], folder: Path) -> Extras:
+def _extras(prepared: Prepared, done: Sequence[Done], folder: Path) -> Extras:
     """What the report shows of the plan: the three numbers of law 2, the pictures, how to make it again."""
     project = prepared.project
-    held = next((done for done in finished if done.training.regularizers), None)
+    held = next((each for each in done if each.training.regularizers), None)
     return Extras(
         title=project.name or project.concepts[0].name,
         prior=_prior_use(prepared, held, folder) if held else None,
@@ -571,13 +600,65 @@ def run_project(
     """The whole job: prior set, trainings, comparison, report. Call it again to go on. Returns the reports."""
     prepared = prepare(project, listener)
     refuse_errors(prepared)
-    finished = train_all(prepared, folder, listener, stop)
-    return compare_arms(prepared, finished, folder, listener, stop)
+    done = train_all(prepared, folder, listener, stop)
+    return compare_arms(prepared, done, folder, listener, stop)
+
+
+def audited(prepared: Prepared) -> AuditReport:
+    """The plan of law 2, and everything that was found."""
+    project = prepared.project
+    weights = [m.weight for m in project.regularizers.values() if m.active() and m.needs_prior()]
+    plans = [
+        ConceptPlan(concept, settings.mode_for(concept.kind), prepared.ratios[concept.name], settings.captions)
+        for concept, own in zip(prepared.concepts, project.concepts, strict=True)
+        for settings in [project.prior_of(own)]
+    ]
+    images: list[PriorItem] = [*prepared.plan.images, *prepared.foreign]
+    pool = Counter((image.concept, image.bucket) for image in images)
+    owners = {concept for concept, _ in pool}
+    drawable = all(owners & {name, ""} for name, ratio in prepared.ratios.items() if ratio)
+    return audit(
+        prepared.items,
+        prepared.problems,
+        plans,
+        prepared.prompts,
+        pool,
+        TrainingPlan(project.training.batch, **length_of(project), weight=max(weights, default=None)),
+        foreign=prepared.foreign,
+        usage=usage(prepared.updates(images, prepared.ratios, project.seed), images) if drawable else None,
+        partial=partial_filters(prepared.prompts, project.prior),
+    )
+
+
+def audited(prepared: Prepared) -> AuditReport:
+    """The plan of law 2, and everything that was found."""
+    project = prepared.project
+    weights = [m.weight for m in project.regularizers.values() if m.active() and m.needs_prior()]
+    plans = [
+        ConceptPlan(concept, settings.mode_for(concept.kind), prepared.ratios[concept.name], settings.captions)
+        for concept, own in zip(prepared.concepts, project.concepts, strict=True)
+        for settings in [project.prior_of(own)]
+    ]
+    images: list[PriorItem] = [*prepared.plan.images, *prepared.foreign]
+    pool = Counter((image.concept, image.bucket) for image in images)
+    owners = {concept for concept, _ in pool}
+    drawable = all(owners & {name, ""} for name, ratio in prepared.ratios.items() if ratio)
+    return audit(
+        prepared.items,
+        prepared.problems,
+        plans,
+        prepared.prompts,
+        pool,
+        TrainingPlan(project.training.batch, **length_of(project), weight=max(weights, default=None)),
+        foreign=prepared.foreign,
+        usage=usage(prepared.updates(images, prepared.ratios, project.seed), images) if drawable else None,
+        partial=partial_filters(prepared.prompts, project.prior),
+    )
 
 
 def refuse_errors(prepared: Prepared) -> None:
     """Raises TenutoError when something was found that would spoil the result."""
-    errors = [problem for problem in prepared.problems if problem.level == "error"]
+    errors = audited(prepared).errors
     if errors:
         more = f" (and {len(errors) - 1} more: `tenuto audit` lists them)" if len(errors) > 1 else ""
         raise TenutoError(f"{errors[0]}{more}")

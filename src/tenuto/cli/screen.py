@@ -39,15 +39,15 @@ class Screen:
         )
         self._tasks: dict[str, TaskID] = {}
         self._drift = ""
+        self._told = ("", 0)
 
     def __enter__(self) -> Self:
-        self._bar.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._bar.stop()
+        self._end()
 
     def __call__(self, event: Event) -> None:
         data = event.data
@@ -62,10 +62,21 @@ class Screen:
             self._progress(**data)
 
     def _progress(self, what: str, done: int, total: int, **more: object) -> None:
+        if not self.console.is_terminal:
+            self._line(what, done, total, more)
+            return
         if what not in self._tasks:
             self._end()
+            self._bar.start()
             self._tasks[what] = self._bar.add_task(what, total=total, more="")
         self._bar.update(self._tasks[what], completed=done, total=total, more=self._more(more))
+
+    def _line(self, what: str, done: int, total: int, more: dict[str, object]) -> None:
+        """Where no bar can move (a log file): a line at every quarter."""
+        quarter = 4 * done // max(total, 1)
+        if (what, quarter) != self._told and quarter:
+            self._told = (what, quarter)
+            self.console.print(f"{what} {done}/{total}  {self._more(more)}".rstrip(), markup=False)
 
     def _more(self, values: dict[str, object]) -> str:
         if isinstance(drift := values.get("drift"), float):
@@ -81,4 +92,6 @@ class Screen:
     def _end(self) -> None:
         for task in self._tasks.values():
             self._bar.remove_task(task)
+        if self._tasks:
+            self._bar.stop()
         self._tasks = {}

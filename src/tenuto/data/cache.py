@@ -31,7 +31,8 @@ class Cache:
     def get(self, key: str) -> dict[str, Tensor] | None:
         """The tensors kept under this key; None when there are none or the file is damaged."""
         try:
-            return load(self.path(key).read_bytes())
+            tensors: dict[str, Tensor] = load(self.path(key).read_bytes())
+            return tensors
         except FileNotFoundError:
             return None
         except (SafetensorError, ValueError):  # damaged: as good as absent, the next put() replaces it

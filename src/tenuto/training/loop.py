@@ -96,7 +96,7 @@ class Run:
             loss = torch.stack(list(terms.values())).sum()
             if not torch.isfinite(loss):
                 raise self.not_finite(batch, terms)
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             for name, value in terms.items():
                 totals[name] = totals.get(name, 0.0) + float(value.detach())
         return totals
@@ -232,8 +232,8 @@ class Run:
         self.forwards = int(self.journal.read()[-1]["forwards"])
 
     def not_finite(self, batch: Sequence[Row], terms: Mapping[str, Tensor]) -> NotFinite:
-        values = ", ".join(f"{name} = {float(value):g}" for name, value in terms.items())
-        names = ", ".join(f"{row.role} {row.id[:12]} ({row.caption[:40]})" for row in batch)
+        values = ", ".join(f"{name} = {float(value.detach()):g}" for name, value in terms.items())
+        names = ", ".join(f"{row.role} {row.id[:20]} ({row.caption[:40]})" for row in batch)
         return NotFinite(
             f"update {self.done + 1}: the loss is not finite ({values}) on rows: {names}; nothing was applied, the "
             f'last good state is in {self.folder / "states"}; lower training.optimizer.lr or use precision = "fp32"'

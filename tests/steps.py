@@ -1,0 +1,97 @@
+"""Small steps and runs for tests of regularizers and of the loop."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from tenuto.adapters.adapter import Adapter, AdapterSettings
+from tenuto.data.schedule import plan_updates
+from tenuto.families.base import Base, Conditioning
+from tenuto.randomness import noise
+from tenuto.regularizers.base import Regularizer
+from tenuto.regularizers.step import Step
+from tenuto.training.loop import Run
+from tenuto.training.rows import Row
+from tenuto.training.settings import TrainingSettings
+from tenuto.words import Role, Size
+
+SQUARE, WIDE = Size(16, 16), Size(20, 12)
+
+
+@dataclass(frozen=True)
+class Thing:
+    """Stands in for an instance item or a prior image: named, in a bucket, with latents drawn by name."""
+
+    id: str
+    bucket: Size = SQUARE
+    role: Role = "instance"
+    concept: str = "c"
+    repeats: int = 1
+    caption: str = "a b"
+
+    def row(self, visit: int) -> Row:
+        shape = (4, self.bucket.height // 2, self.bucket.width // 2)
+        return Row(self.id, visit, self.role, self.bucket, self.caption, 1, noise(shape, 7, "thing", id=self.id))
+
+
+def things(count: int, role: Role = "instance", bucket: Size = SQUARE) -> list[Thing]:
+    return [Thing(f"{role}-{bucket}-{i}", bucket, role, caption=f"{role} {i}") for i in range(count)]
+
+
+def make_run(
+    base: Base,
+    folder: Path,
+    regularizers: Mapping[str, Regularizer] | None = None,
+    *,
+    items: Sequence[Thing] = (),
+    prior: Sequence[Thing] = (),
+    ratio: float = 1.0,
+    steps: int = 4,
+    parts: tuple[str, ...] = ("attention",),
+    **settings: object,
+) -> Run:
+    """A run on a fresh adapter, all draws decided by names."""
+    items, prior = items or things(6), prior or things(8, "prior")
+    own = TrainingSettings(
+        steps=steps, batch=2, watch_every=0, adapter=AdapterSettings(rank=4, parts=parts), **settings
+    )
+    wants = any(m.active() and m.needs_prior() for m in (regularizers or {}).values())
+    updates = plan_updates(items, prior, batch=2, updates=steps, ratio=ratio if wants else 0.0, seed=3)
+    return Run(
+        base=base,
+        adapter=Adapter.attach(base, own.adapter, 5),
+        settings=own,
+        regularizers=regularizers or {},
+        updates=updates,
+        sources={thing.id: thing for thing in (*items, *prior)},
+        rows_per_epoch=len(items),
+        seed=3,
+        folder=folder,
+        plan="test",
+    )
+
+
+def equal(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> bool:
+    """Bit for bit."""
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def hand_step(answers: Tensor, teacher: Tensor, target: Tensor, role: tuple[Role, ...], epoch: float = 0.0) -> Step:
+    """A step whose network answers what it is told to: row i's answer is `answers[i]`, the base's `teacher[i]`."""
+
+    def model(x_t: Tensor, t: Tensor, cond: Conditioning, *, adapter: bool) -> Tensor:
+        rows = t.long()
+        return (answers if adapter else teacher)[rows]
+
+    count = len(role)
+    share = torch.tensor([1 / role.count(own) for own in role])
+    cond = Conditioning(torch.zeros(count, 1, 1))
+    return Step(
+        x_t=torch.zeros_like(target), t=torch.arange(count), target=target, cond=cond, base_cond=cond,
+        role=role, share=share, ids=tuple(map(str, range(count))), epoch=epoch, model=model,
+    )  # fmt: skip

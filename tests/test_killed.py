@@ -1,0 +1,87 @@
+"""A night's work survives: the whole process group killed at several instants, then the same command."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+PROJECT = """
+[base]
+model = "{model}"
+[[concepts]]
+name = "c"
+images = "pictures"
+trigger = "zxq"
+[prior]
+per_image = 6
+batch = 2
+store = "store"
+[prior.sampler]
+steps = 6
+[regularizers.prior_preservation]
+weight = 0.5
+[training]
+steps = 12
+batch = 2
+save_every = 1
+watch_every = 0
+[training.adapter]
+rank = 2
+[arms]
+plain = false
+"""
+
+
+def test_sigkill_at_any_instant_then_the_same_command(tiny_folder: Path, tmp_path: Path) -> None:
+    """A real process group, killed again and again during build and training, ends in the same LoRA, bit for bit."""
+
+    def project(name: str) -> Path:
+        folder = tmp_path / name
+        (folder / "pictures").mkdir(parents=True)
+        for i in range(3):
+            Image.new("RGB", (16, 16), (60 * i, 90, 20)).save(folder / "pictures" / f"{i}.png")
+            (folder / "pictures" / f"{i}.txt").write_text(f"zxq, tag {i}")
+        (folder / "p.toml").write_text(PROJECT.format(model=tiny_folder))
+        return folder
+
+    def start(folder: Path) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "tenuto", "train", "p.toml", "--out", "run"]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        return subprocess.Popen(
+            command,
+            cwd=folder,
+            env=environment,
+            start_new_session=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        )
+
+    def progress(folder: Path) -> int:
+        return len(list((folder / "store").rglob("*.safetensors"))) + len(list((folder / "run").rglob("*.safetensors")))
+
+    whole = project("whole")
+    process = start(whole)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors.decode()
+
+    cut = project("cut")
+    for wanted in (4, 11, 16):  # pieces that exist: once in the build, twice in the training
+        process = start(cut)
+        while process.poll() is None and progress(cut) < wanted:
+            time.sleep(0.003)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+    process = start(cut)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors.decode()
+    a, b = (load_file(folder / "run" / "held" / "seed-0" / "lora.safetensors") for folder in (whole, cut))
+    assert a.keys() == b.keys()
+    assert all(torch.equal(a[name], b[name]) for name in a)
