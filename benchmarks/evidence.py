@@ -26,7 +26,11 @@ from tenuto.project import Project, make_project
 from tenuto.regularizers.base import Regularizer
 from tenuto.regularizers.prior_prediction import PriorPrediction
 from tenuto.regularizers.prior_preservation import PriorPreservation
-from tenuto.work import Done, Prepared, Stopped, Training, build_prior, compare_arms, finished, prepare, train_arm
+from tenuto.training.loop import Stopped
+from tenuto.work.compare import compare_arms
+from tenuto.work.prepare import Prepared, prepare
+from tenuto.work.prior import build_prior
+from tenuto.work.train import Done, Training, finished, train_arm
 
 RUNS, RESULTS = Path("runs/evidence"), Path("docs/evidence")
 VALIDATION, RATES = "clothing", (2e-4, 5e-4, 1e-3)

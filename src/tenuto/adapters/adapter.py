@@ -129,7 +129,7 @@ class Adapter:
         if own.keys() != state.keys():
             odd = sorted(own.keys() ^ state.keys())
             raise TenutoError(
-                f"the LoRA does not fit: {len(odd)} layers differ, first {odd[0]}; use the same [training.adapter] parts"
+                f"the LoRA does not fit: {len(odd)} layers differ, first {odd[0]}; use the same training.adapter.parts"
             )
         for name, weight in own.items():
             if weight.shape != state[name].shape:

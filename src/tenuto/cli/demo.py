@@ -12,7 +12,7 @@ from tenuto.files import write_text
 from tenuto.pocket.concepts import CONCEPTS, write_instances, write_tests
 from tenuto.project import load_project
 from tenuto.words import TenutoError
-from tenuto.work import run_project
+from tenuto.work.compare import run_project
 
 DEMO = "head-in-a-jar"
 PICTURES = 12

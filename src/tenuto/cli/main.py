@@ -37,7 +37,7 @@ def run(project: ProjectFile, changes: Changes = None, out: Out = None, as_json:
     """Everything: audit, prior set, training with and without regularization, comparison, report."""
     with guarded() as stop, Screen() as screen:
         from tenuto.project import load_project
-        from tenuto.work import run_project
+        from tenuto.work.compare import run_project
 
         own = load_project(project, changes or [])
         folder = _folder(project, own.name, out)
@@ -51,7 +51,7 @@ def audit(project: ProjectFile, changes: Changes = None, as_json: Json = False) 
     with guarded(), Screen() as screen:
         from tenuto.cli.plan import show_audit
         from tenuto.project import load_project
-        from tenuto.work import audited, prepare
+        from tenuto.work.prepare import audited, prepare
 
         report = audited(prepare(load_project(project, changes or []), screen))
         show_audit(report, as_json)
@@ -64,7 +64,8 @@ def train(project: ProjectFile, changes: Changes = None, out: Out = None, as_jso
     """Build the prior set and train, without comparing."""
     with guarded() as stop, Screen() as screen:
         from tenuto.project import load_project
-        from tenuto.work import prepare, refuse_errors, train_all
+        from tenuto.work.prepare import prepare, refuse_errors
+        from tenuto.work.train import train_all
 
         own = load_project(project, changes or [])
         prepared = prepare(own, screen)
@@ -86,7 +87,8 @@ def prior_plan(project: ProjectFile, changes: Changes = None, as_json: Json = Fa
     with guarded(), Screen() as screen:
         from tenuto.cli.plan import show_prior
         from tenuto.project import load_project
-        from tenuto.work import open_store, prepare
+        from tenuto.work.prepare import prepare
+        from tenuto.work.prior import open_store
 
         prepared = prepare(load_project(project, changes or []), screen)
         show_prior(prepared, open_store(prepared), as_json)
@@ -97,7 +99,8 @@ def prior_build(project: ProjectFile, changes: Changes = None, as_json: Json = F
     """Make the prior set; goes on where it was stopped."""
     with guarded() as stop, Screen() as screen:
         from tenuto.project import load_project
-        from tenuto.work import build_prior, prepare
+        from tenuto.work.prepare import prepare
+        from tenuto.work.prior import build_prior
 
         store, images = build_prior(prepare(load_project(project, changes or []), screen), screen, stop)
         facts = {"images": len(images), "folder": str(store.folder), "base": store.base_hash}
@@ -113,7 +116,8 @@ def prior_show(
     """Decode the prior set into a gallery to look at."""
     with guarded() as stop, Screen() as screen:
         from tenuto.project import load_project
-        from tenuto.work import build_prior, prepare, write_gallery
+        from tenuto.work.prepare import prepare
+        from tenuto.work.prior import build_prior, write_gallery
 
         prepared = prepare(load_project(project, changes or []), screen)
         store, images = build_prior(prepared, screen, stop)

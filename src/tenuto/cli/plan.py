@@ -10,55 +10,9 @@ from rich.console import Console
 from rich.table import Table
 
 from tenuto.prior.audit import AuditReport
-from tenuto.prior.audit import AuditReport
 from tenuto.prior.prompts import partial_filters
 from tenuto.prior.store import PriorStore
-from tenuto.work import Prepared
-
-
-def show_audit(report: AuditReport, as_json: bool) -> None:
-    """The plan of law 2 and every problem."""
-    if as_json:
-        typer.echo(json.dumps(_plain(report)))
-        return
-    console = Console()
-    lines = Table("concept", "pictures", "prompts", "pool", "ratio", "weight", "prior rows", "unused", title="the plan")
-    for line in report.concepts:
-        lines.add_row(
-            line.concept,
-            str(line.images),
-            f"{line.mode}, {line.distinct_prompts} different",
-            str(line.pool),
-            f"{line.ratio:g}",
-            "-" if line.weight is None else f"{line.weight:g}",
-            f"{line.prior_rows:.0f}",
-            str(line.unused),
-        )
-    console.print(lines)
-    buckets = Table("concept", "bucket", "pictures", "prior images", title="buckets")
-    for own in report.buckets:
-        buckets.add_row(own.concept, str(own.bucket), str(own.images), str(own.prior))
-    console.print(buckets)
-    for sentence in report.sentences:
-        console.print(sentence, markup=False)
-    for partial in report.partial:
-        console.print(str(partial), markup=False)
-    for problem in report.problems:
-        console.print(f"[{'red' if problem.level == 'error' else 'yellow'}]{problem.level}[/] ", end="")
-        console.print(str(problem), markup=False)
-    if report.ok:
-        console.print("[green]nothing found that would spoil the result[/]")
-
-
-def _plain(report: AuditReport) -> dict[str, object]:
-    return {
-        "problems": [vars(problem) for problem in report.problems],
-        "concepts": [{**vars(line), "unused": line.unused} for line in report.concepts],
-        "buckets": [{**vars(line), "bucket": str(line.bucket)} for line in report.buckets],
-        "arithmetic": list(report.sentences),
-        "used": list(report.used),
-        "unused": list(report.unused),
-    }
+from tenuto.work.prepare import Prepared
 
 
 def show_audit(report: AuditReport, as_json: bool) -> None:

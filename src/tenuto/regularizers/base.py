@@ -24,7 +24,7 @@ class WeightSchedule(Settings):
     """How a weight moves over the training. D8's three numbers: weight, target epoch, minimum."""
 
     shape: Literal["constant", "linear", "cosine"] = "constant"
-    """constant: always the weight; linear, cosine: from the weight down to `minimum` at `until_epoch`, then constant."""
+    """constant: always the weight; linear, cosine: from the weight to `minimum` at `until_epoch`, then constant."""
     minimum: NonNegativeFloat = 0.0
     """Where the weight ends. 0 is a value."""
     until_epoch: PositiveFloat = 100.0

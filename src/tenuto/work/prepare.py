@@ -1,0 +1,211 @@
+"""Everything that can be known before long work: base, pictures, prompts, plan, audit."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tenuto.data.bank import Bank
+from tenuto.data.dataset import Concept, Item, scan, split_validation
+from tenuto.data.problems import Problem
+from tenuto.data.schedule import Arithmetic, PriorItem, Update, arithmetic, plan_updates, usage
+from tenuto.events import Listener, silent, stage
+from tenuto.families.base import Base
+from tenuto.families.checkpoints import find_base, open_base
+from tenuto.prior.audit import AuditReport, ConceptPlan, TrainingPlan, audit
+from tenuto.prior.plan import PriorPlan, plan_prior
+from tenuto.prior.prompts import PriorPrompt, derive_prompts, partial_filters
+from tenuto.project import ConceptSettings, Project
+from tenuto.words import TenutoError
+
+DEFAULT_EPOCHS = 10
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A project with everything read that can be known before any long work."""
+
+    project: Project
+    base: Base
+    concepts: tuple[Concept, ...]
+    items: tuple[Item, ...]
+    """Instance items to train on."""
+    validation: tuple[Item, ...]
+    foreign: tuple[Item, ...]
+    """The user's own reg pictures."""
+    problems: tuple[Problem, ...]
+    bank: Bank
+    length: Arithmetic
+    prompts: tuple[PriorPrompt, ...]
+    plan: PriorPlan
+    ratios: Mapping[str, float] = field(default_factory=dict)
+
+    def updates(self, prior: Sequence[PriorItem], ratios: Mapping[str, float], seed: int) -> list[Update]:
+        """Every update of a training, as data."""
+        return plan_updates(
+            self.items, prior, batch=self.project.training.batch, ratio=ratios, seed=seed, **length_of(self.project)
+        )
+
+
+def length_of(project: Project) -> dict[str, int]:
+    """How long the project trains, as the schedule takes it."""
+    training = project.training
+    if training.steps is not None:
+        return {"updates": training.steps}
+    return {"epochs": training.epochs or DEFAULT_EPOCHS}
+
+
+def prepare(project: Project, listener: Listener = silent) -> Prepared:
+    """Open the base, read pictures and captions, derive prompts, plan the prior set. Raises TenutoError."""
+    stage(listener, f"opening {project.base.model}")
+    base = open_base(project.base.model, device=project.base.device, dtype=PRECISIONS[project.training.precision])
+    concepts = tuple(
+        Concept(own.name, own.kind, own.trigger, own.class_word, Path(own.images)) for own in project.concepts
+    )
+    found, problems = _read_instances(project, base)
+    items, validation = split_validation(found, project.data.validation, project.seed)
+    foreign, more = _read_foreign(project, base)
+    bank = bank_of(project)
+    ratios = _ratios(project, foreign)
+    if not items:
+        raise TenutoError(f"{project.concepts[0].images}: no usable picture; " + "; ".join(map(str, problems[:3])))
+    length = arithmetic(items, batch=project.training.batch, ratio=ratios, **length_of(project))
+    prompts = _prompts(project, concepts, items, bank, ratios, length)
+    plan = plan_prior(prompts, project.prior.sampler, seed=project.prior.seed, batch=project.prior.batch)
+    return Prepared(
+        project, base, concepts, tuple(items), tuple(validation), tuple(foreign), (*problems, *more), bank, length,
+        tuple(prompts), plan, ratios,
+    )  # fmt: skip
+
+
+def _ratios(project: Project, foreign: Sequence[Item]) -> dict[str, float]:
+    """Prior rows per instance row: none where no prior is made and no picture of the user's stands in for it."""
+    wanted, owners = project.ratios(), {item.concept for item in foreign}
+
+    def has_pool(own: ConceptSettings) -> bool:
+        return project.prior_of(own).mode_for(own.kind) != "none" or bool(owners & {own.name, ""})
+
+    return {own.name: wanted[own.name] if has_pool(own) else 0.0 for own in project.concepts}
+
+
+def bank_of(project: Project) -> Bank:
+    """The user's prompt bank, the checkpoint's own, or the one that ships."""
+    if project.prior.bank:
+        return Bank.load(project.prior.bank)
+    own = beside_base(project, "bank.toml")
+    return Bank.load(own) if own else Bank.bundled()
+
+
+def beside_base(project: Project, name: str) -> Path | None:
+    """A file or folder that the checkpoint carries (bank.toml, tagger)."""
+    source = find_base(project.base.model)
+    found = source / name if isinstance(source, Path) else None
+    return found if found is not None and found.exists() else None
+
+
+def read_folder(
+    project: Project, base: Base, folder: str, concept: str, **more: Any
+) -> tuple[list[Item], list[Problem]]:
+    data, geometry = project.data, base.geometry
+    return scan(
+        Path(folder),
+        concept=concept,
+        buckets=data.buckets.sizes(geometry.native, geometry.multiple),
+        upscale=data.buckets.upscale,
+        multiple=geometry.multiple,
+        caption_extension=data.caption_extension,
+        background=data.background,
+        **more,
+    )
+
+
+def _read_instances(project: Project, base: Base) -> tuple[list[Item], list[Problem]]:
+    items: list[Item] = []
+    problems: list[Problem] = []
+    sources = [(own.images, own.name, own.repeats, "") for own in project.concepts]
+    first = project.concepts[0].name
+    sources += [
+        (own.path, own.concept or first, own.repeats, own.caption)
+        for own in project.prior.folders
+        if own.use == "instance"
+    ]
+    for folder, concept, repeats, caption in sources:
+        found, wrong = read_folder(project, base, folder, concept, repeats=repeats, default_caption=caption)
+        items += found
+        problems += wrong
+    return items, problems
+
+
+def _read_foreign(project: Project, base: Base) -> tuple[list[Item], list[Problem]]:
+    items: list[Item] = []
+    problems: list[Problem] = []
+    for own in project.prior.folders:
+        if own.use == "prior":
+            found, wrong = read_folder(project, base, own.path, own.concept, role="prior", default_caption=own.caption)
+            items += found
+            problems += wrong
+    return items, problems
+
+
+def _prompts(
+    project: Project,
+    concepts: Sequence[Concept],
+    items: Sequence[Item],
+    bank: Bank,
+    ratios: Mapping[str, float],
+    length: Arithmetic,
+) -> list[PriorPrompt]:
+    prompts: list[PriorPrompt] = []
+    for concept, own in zip(concepts, project.concepts, strict=True):
+        settings = project.prior_of(own)
+        if not ratios[concept.name]:
+            continue
+        repeats = sum(item.repeats for item in items if item.concept == concept.name)
+        count = sum(item.concept == concept.name for item in items)
+        drawn = length.instance_rows * repeats / length.rows_per_epoch * ratios[concept.name]
+        per_image = ceil(drawn / count) if settings.per_image is None else settings.per_image
+        prompts += derive_prompts(
+            items, concept, bank, settings, seed=project.prior.seed, per_image=per_image, others=concepts
+        )
+    return prompts
+
+
+def audited(prepared: Prepared) -> AuditReport:
+    """The plan of law 2, and everything that was found."""
+    project = prepared.project
+    weights = [m.weight for m in project.regularizers.values() if m.active() and m.needs_prior()]
+    plans = [
+        ConceptPlan(concept, settings.mode_for(concept.kind), prepared.ratios[concept.name], settings.captions)
+        for concept, own in zip(prepared.concepts, project.concepts, strict=True)
+        for settings in [project.prior_of(own)]
+    ]
+    images: list[PriorItem] = [*prepared.plan.images, *prepared.foreign]
+    pool = Counter((image.concept, image.bucket) for image in images)
+    owners = {concept for concept, _ in pool}
+    drawable = all(owners & {name, ""} for name, ratio in prepared.ratios.items() if ratio)
+    return audit(
+        prepared.items,
+        prepared.problems,
+        plans,
+        prepared.prompts,
+        pool,
+        TrainingPlan(project.training.batch, **length_of(project), weight=max(weights, default=None)),
+        foreign=prepared.foreign,
+        usage=usage(prepared.updates(images, prepared.ratios, project.seed), images) if drawable else None,
+        partial=partial_filters(prepared.prompts, project.prior),
+    )
+
+
+def refuse_errors(prepared: Prepared) -> None:
+    """Raises TenutoError when something was found that would spoil the result."""
+    errors = audited(prepared).errors
+    if errors:
+        more = f" (and {len(errors) - 1} more: `tenuto audit` lists them)" if len(errors) > 1 else ""
+        raise TenutoError(f"{errors[0]}{more}")

@@ -1,0 +1,62 @@
+"""The prior set of a project: built, shown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from html import escape
+from pathlib import Path
+
+from tenuto.data.images import fit, read_image
+from tenuto.evaluation.comparison import save_picture
+from tenuto.events import Listener, progress, silent
+from tenuto.families.base import Base
+from tenuto.files import write_text
+from tenuto.prior.build import ForeignPicture, build, take_in
+from tenuto.prior.store import PriorImage, PriorStore
+from tenuto.work.prepare import Prepared
+
+NEVER: Callable[[], bool] = lambda: False  # noqa: E731
+
+
+def open_store(prepared: Prepared) -> PriorStore:
+    """Where this base's prior images are. Raises WrongBase."""
+    place = prepared.project.prior.store
+    return PriorStore.open(prepared.base.hash, Path(place) if place else None)
+
+
+def build_prior(
+    prepared: Prepared, listener: Listener = silent, stop: Callable[[], bool] = NEVER
+) -> tuple[PriorStore, list[PriorImage]]:
+    """The whole prior set: what is lacking is made; the user's own pictures join."""
+    store = open_store(prepared)
+    images = build(prepared.plan, prepared.base, store, listener=listener, stop=stop)
+    background = prepared.project.data.background
+    pictures = [
+        ForeignPicture(item.path, item.content, item.caption, item.concept, item.bucket) for item in prepared.foreign
+    ]
+    foreign = take_in(pictures, prepared.base, store, lambda own: fit(read_image(own.path, background), own.bucket))
+    return store, [*images, *foreign]
+
+
+def preview(base: Base, store: PriorStore, image: PriorImage, folder: Path) -> Path:
+    """A prior image as a PNG to look at; decoded only once."""
+    path = folder / f"{image.id}.png"
+    if not path.exists():
+        save_picture(path, base.decode(store.latents(image.id)[None])[0].cpu())
+    return path
+
+
+def write_gallery(
+    prepared: Prepared, store: PriorStore, images: Sequence[PriorImage], target: Path, listener: Listener = silent
+) -> None:
+    """A page of all prior images with their prompts; the pictures go into a folder beside it."""
+    folder = target.with_suffix("")
+    rows = []
+    for number, image in enumerate(images, start=1):
+        picture = preview(prepared.base, store, image, folder).relative_to(target.parent)
+        rows.append(f'<figure><img src="{picture.as_posix()}"><figcaption>{escape(image.prompt)}</figcaption></figure>')
+        progress(listener, "decoding previews", number, len(images))
+    style = "figure{display:inline-block;width:14em;margin:.5em;font:12px sans-serif}img{width:100%}"
+    write_text(
+        target, f"<!doctype html><meta charset=utf-8><title>prior set</title><style>{style}</style>" + "".join(rows)
+    )

@@ -1,0 +1,253 @@
+"""Training the arms: plain and held, at every seed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from tenuto import __version__
+from tenuto.adapters.adapter import Adapter
+from tenuto.adapters.files import attach_file, read_lora
+from tenuto.data.cache import Cache
+from tenuto.data.schedule import Update, usage
+from tenuto.data.tags import remove_trigger
+from tenuto.evaluation.comparison import save_picture
+from tenuto.events import Listener, silent, stage
+from tenuto.families.base import Base
+from tenuto.families.sampling import sample
+from tenuto.files import cache_home, hash_file, hash_text, write_json, write_text
+from tenuto.prior.store import PriorImage, PriorStore
+from tenuto.project import Project
+from tenuto.randomness import seed_for
+from tenuto.regularizers.base import Regularizer
+from tenuto.training.loop import Run, train
+from tenuto.training.rows import Row, Source
+from tenuto.training.sources import InstanceSource, Latents, PriorSource
+from tenuto.training.watch import DriftWatch
+from tenuto.work.prepare import Prepared
+from tenuto.work.prior import build_prior
+
+WATCHED = 8
+"""Prompts that the live drift reading looks at."""
+UNIMPORTANT = {"save_every", "keep", "sample_every", "sample_prompts", "watch_every"}
+"""Training settings that do not change the result: they may differ between an interrupted run and its resumption."""
+NEVER: Callable[[], bool] = lambda: False  # noqa: E731
+
+
+@dataclass(frozen=True)
+class Training:
+    """One training that is to be done: an arm of the comparison at one seed."""
+
+    arm: str
+    regularizers: Mapping[str, Regularizer]
+    seed: int
+    folder: Path
+
+
+def train_arm(
+    prepared: Prepared,
+    training: Training,
+    store: PriorStore,
+    prior: Sequence[PriorImage],
+    listener: Listener = silent,
+    stop: Callable[[], bool] = NEVER,
+) -> Path:
+    """Train one LoRA, from wherever its folder stands; returns the file."""
+    project, base = prepared.project, prepared.base
+    wants_prior = any(method.active() and method.needs_prior() for method in training.regularizers.values())
+    ratios = prepared.ratios if wants_prior else dict.fromkeys(prepared.ratios, 0.0)
+    updates = prepared.updates(prior, ratios, training.seed)
+    captions = {image.id: image.caption for image in prepared.plan.images}
+    latents = Latents(base, Cache(cache_home() / "latents"), project.data.background)
+    adapter = _adapter(project, base, training.seed)
+    try:
+        run = Run(
+            base=base,
+            adapter=adapter,
+            settings=project.training,
+            regularizers=training.regularizers,
+            updates=updates,
+            sources=_sources(prepared, training.seed, latents, store, prior, captions),
+            rows_per_epoch=prepared.length.rows_per_epoch,
+            seed=training.seed,
+            folder=training.folder,
+            plan=fingerprint(prepared, training, prior),
+            metadata=_metadata(prepared, training, updates, prior),
+            listener=listener,
+            stop=stop,
+            watch={"drift": _watch(prepared, adapter, latents)} if project.training.watch_every else {},
+            sample=lambda update: _draw_samples(prepared, training.folder, update),
+        )
+        write_text(training.folder / "project.toml", project.to_toml())
+        _write_use(training.folder / "plan.json", prepared, updates, prior, ratios)
+        return train(run)
+    finally:
+        base.checkpointing(False)
+        adapter.detach()
+
+
+def _adapter(project: Project, base: Base, seed: int) -> Adapter:
+    if project.training.start_from:
+        return attach_file(base, read_lora(Path(project.training.start_from)))
+    return Adapter.attach(base, project.training.adapter, seed)
+
+
+def _sources(
+    prepared: Prepared,
+    seed: int,
+    latents: Latents,
+    store: PriorStore,
+    prior: Sequence[PriorImage],
+    captions: Mapping[str, str],
+) -> dict[str, Source]:
+    base, variation = prepared.base, prepared.project.data.variation
+    triggers = {concept.name: concept.trigger for concept in prepared.concepts}
+    sources: dict[str, Source] = {
+        item.id: InstanceSource(item, triggers[item.concept], variation, seed, latents, base.chunks)
+        for item in prepared.items
+    }
+    for image in prior:
+        caption = captions.get(image.id, image.prompt)
+        sources[image.id] = PriorSource(image, caption, store, base.chunks(caption))
+    return sources
+
+
+def fingerprint(prepared: Prepared, training: Training, prior: Sequence[PriorImage]) -> str:
+    """Of everything that decides the LoRA's tensors; a run folder goes on only with the same."""
+    project = prepared.project
+    settings = project.training.model_dump(mode="json", exclude=UNIMPORTANT)
+    methods = {
+        name: method.model_dump(mode="json") for name, method in training.regularizers.items() if method.active()
+    }
+    parts = {
+        "base": prepared.base.hash,
+        "training": settings,
+        "start": _content(project.training.start_from),
+        "regularizers": methods,
+        "variation": project.data.variation.model_dump(mode="json"),
+        "background": project.data.background,
+        "items": [(item.id, item.bucket, item.repeats) for item in prepared.items],
+        "ratios": dict(prepared.ratios) if methods else {},
+        "prior": [image.id for image in prior] if methods else [],
+        "seed": training.seed,
+        "version": 1,
+    }
+    return hash_text(json.dumps(parts, sort_keys=True))
+
+
+def _content(path: str | None) -> str:
+    return hash_file(Path(path)) if path and Path(path).is_file() else ""
+
+
+def _metadata(
+    prepared: Prepared, training: Training, updates: Sequence[Update], prior: Sequence[PriorImage]
+) -> dict[str, str]:
+    """The LoRA's header: what a person or a tool needs to know where it came from."""
+    use = usage(updates, prior)
+    project = prepared.project
+    methods = {name: method.model_dump(mode="json") for name, method in training.regularizers.items()}
+    return {
+        "tenuto_version": __version__,
+        "tenuto_base_hash": prepared.base.hash,
+        "tenuto_base_model": project.base.model if "/" not in project.base.model else Path(project.base.model).name,
+        "tenuto_arm": training.arm,
+        "tenuto_seed": str(training.seed),
+        "tenuto_regularizers": json.dumps(methods, sort_keys=True),
+        "tenuto_instance_images": str(len(prepared.items)),
+        "tenuto_prior_images_used": str(len(use.used)),
+        "tenuto_prior_images_unused": str(len(use.unused)),
+        "tenuto_prior_rows": str(use.draws),
+        "tenuto_triggers": ", ".join(concept.trigger for concept in prepared.concepts),
+        "ss_steps": str(len(updates)),
+        "ss_seed": str(training.seed),
+        "ss_learning_rate": str(project.training.optimizer.lr),
+        "ss_base_model_version": "sd_v1",
+    }
+
+
+def _write_use(
+    path: Path, prepared: Prepared, updates: Sequence[Update], prior: Sequence[PriorImage], ratios: Mapping[str, float]
+) -> None:
+    """Law 2: the three numbers, and which prior images are used and which are not."""
+    use = usage(updates, prior)
+    write_json(
+        path,
+        {
+            "updates": len(updates),
+            "epochs": prepared.length.epochs,
+            "pool": len(prior),
+            "ratio": dict(ratios),
+            "weight": {name: m.weight for name, m in prepared.project.regularizers.items()},
+            "prior_rows": use.draws,
+            "used": dict(use.used),
+            "unused": list(use.unused),
+        },
+    )
+
+
+def _watch(prepared: Prepared, adapter: Adapter, latents: Latents) -> DriftWatch:
+    concepts = {concept.name: concept for concept in prepared.concepts}
+    rows = []
+    for item in prepared.items[:WATCHED]:
+        own = concepts[item.concept]
+        bare = remove_trigger(item.caption, own.trigger, own.class_word)
+        rows.append(Row(item.id, 0, "prior", item.bucket, bare, prepared.base.chunks(bare), latents(item)))
+    return DriftWatch(prepared.base, adapter, rows, prepared.project.seed)
+
+
+def _draw_samples(prepared: Prepared, folder: Path, update: int) -> None:
+    project, base = prepared.project, prepared.base
+    prompts = project.training.sample_prompts or (prepared.items[0].caption,)
+    size, settings = base.geometry.native, project.prior.sampler
+    for number, prompt in enumerate(prompts):
+        passes = max(base.chunks(prompt), base.chunks(settings.negative))
+        with torch.no_grad():
+            cond = base.encode_text([prompt], [size], passes)
+            uncond = base.encode_text([settings.negative], [size], passes)
+        drawn = sample(base, cond, uncond, size, [seed_for(project.seed, "training sample", number=number)], settings)
+        save_picture(folder / "samples" / f"{update:06d}-{number}.png", base.decode(drawn)[0].cpu())
+
+
+@dataclass(frozen=True)
+class Done:
+    """One finished training."""
+
+    training: Training
+    lora: Path
+    setup_seconds: float
+    setup_forwards: float
+
+
+def trainings(project: Project, folder: Path) -> list[Training]:
+    """Every training of the project: each arm at each seed."""
+    methods = {"plain": {}, "held": project.regularizers} if project.arms.plain else {"held": project.regularizers}
+    return [
+        Training(arm, own, seed, folder / arm / f"seed-{seed}")
+        for seed in project.arms.seeds or (project.seed,)
+        for arm, own in methods.items()
+    ]
+
+
+def train_all(
+    prepared: Prepared, folder: Path, listener: Listener = silent, stop: Callable[[], bool] = NEVER
+) -> list[Done]:
+    """Build the prior set, train every arm at every seed; what is there already is not made again."""
+    stage(listener, "prior set")
+    store, prior = build_prior(prepared, listener, stop)
+    done = []
+    for training in trainings(prepared.project, folder):
+        stage(listener, f"training {training.arm}, seed {training.seed}")
+        lora = train_arm(prepared, training, store, prior, listener, stop)
+        done.append(finished(prepared, training, lora, prior))
+    return done
+
+
+def finished(prepared: Prepared, training: Training, lora: Path, prior: Sequence[PriorImage]) -> Done:
+    """A training with what its prior set cost, also when that was taken from the store."""
+    used = [image for image in prior if image.kind == "generated"] if training.regularizers else []
+    forwards = float(len(used) * prepared.project.prior.sampler.forwards())
+    return Done(training, lora, sum(image.seconds for image in used), forwards)
