@@ -39,11 +39,11 @@ def vae(steps: int = 6000, until: Until = None, batch: int = 0, rate: float = 2e
 
 
 @app.command()
-def encode() -> None:
-    """Turn the pictures into latents."""
+def encode(share: float = 1.0) -> None:
+    """Turn the pictures, or the first `share` of them, into latents."""
     from tools.pocket.vae import encode as run
 
-    run(BENCH)
+    run(BENCH, share)
 
 
 @app.command()
@@ -72,7 +72,7 @@ def export() -> None:
 
 
 @app.command()
-def measure(count: int = 240, out: Path = REPOSITORY / "docs/pocket.json") -> None:
+def measure(count: int = 200, out: Path = REPOSITORY / "docs/pocket.json") -> None:
     """Say how well pictures follow their tags, and whether unseen names are live."""
     from tools.pocket.measure import measure as run
 

@@ -171,10 +171,10 @@ def sharpness(pipe: StableDiffusionPipeline, count: int = 300) -> float:
 
 def measure(count: int, out: Path) -> None:
     pipe, tagger = open_pipeline(), load_tagger(CHECKPOINT / "tagger")
-    trial = {g: recall(pipe, tagger, (64, 64), g, 90, "which guidance") for g in GUIDANCES}
+    trial = {g: recall(pipe, tagger, (64, 64), g, count // 4, "which guidance") for g in GUIDANCES}
     best = max(trial, key=lambda g: trial[g]["relative"]["overall"])
     shapes = {
-        name_of(size): recall(pipe, tagger, size, best, count if size == (64, 64) else 90, name_of(size))
+        name_of(size): recall(pipe, tagger, size, best, count if size == (64, 64) else count // 4, name_of(size))
         for size in BUCKETS
     }
     triggers = sorted({word for concept in CONCEPTS.values() if (word := getattr(concept, "trigger", ""))})

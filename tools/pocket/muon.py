@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 
-def orthogonalized(m: Tensor, rounds: int = 5) -> Tensor:
+def orthogonalized(m: Tensor, rounds: int = 3) -> Tensor:
     """Nearly U V^T of m = U S V^T, by a quintic Newton-Schulz iteration in bf16. m: [..., R, C]."""
     x = m.bfloat16()
     tall = x.shape[0] > x.shape[1]

@@ -5,11 +5,14 @@ from __future__ import annotations
 import copy
 import random
 import time
+from contextlib import nullcontext
 
 import numpy as np
 import torch
 from tools.pocket.captions import Words, vary
+from tools.pocket.attention import written_out
 from tools.pocket.common import BUCKETS, Bench, Clock, Size, average_into, device, half_precision, rate, save, set_rate
+from tools.pocket.conv import quicken
 from tools.pocket.models import build_schedule, build_text_encoder, build_unet
 from tools.pocket.muon import Both
 from torch import Tensor, nn
@@ -63,6 +66,8 @@ def train(bench: Bench, steps: int, until: float | None, count: int, peak: float
     where, path = device(), bench.file("denoiser.pt")
     model = Denoiser().to(where)
     slow = copy.deepcopy(model).requires_grad_(False)
+    if where.type == "cpu":
+        quicken(model.unet)
     optimizer = Both(model, peak)
     clock, step = Clock(steps, until), 0
     if path.exists():
@@ -81,7 +86,7 @@ def train(bench: Bench, steps: int, until: float | None, count: int, peak: float
     while (progress := clock.progress(step)) < 1:
         set_rate(optimizer, rate(step, progress, peak, flat=0.3))
         noisy, t, ids, noise = (part.to(where, non_blocking=True) for part in feed.batch(count))
-        with half_precision(where):
+        with half_precision(where), written_out() if where.type == "cpu" else nullcontext():
             predicted = model(noisy.contiguous(memory_format=torch.channels_last), t, ids)
         loss = (predicted.float() - noise).square().mean()
         optimizer.zero_grad()
@@ -91,9 +96,9 @@ def train(bench: Bench, steps: int, until: float | None, count: int, peak: float
         step += 1
         average_into(slow, model, min(0.999, (step + 1) / (step + 10)))
         losses.append(loss.detach())
-        if step % 50 == 0:
+        if step % 25 == 0:
             mean = float(np.mean([float(one) for one in losses]))
-            bench.log("unet", f"{step} {progress:.0%} loss {mean:.4f} {50 / (time.time() - since):.2f} it/s")
+            bench.log("unet", f"{step} {progress:.0%} loss {mean:.4f} {25 / (time.time() - since):.2f} it/s")
             losses, since = [], time.time()
         if step % SAVE_EVERY == 0:
             keep()

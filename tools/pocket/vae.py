@@ -110,12 +110,13 @@ def load(bench: Bench) -> AutoencoderKL:
 
 
 @torch.no_grad()
-def encode(bench: Bench, count: int = 64) -> float:
-    """Stage 3: every picture's latent mean, scaled to unit deviation; returns and keeps the scaling factor."""
+def encode(bench: Bench, share: float = 1.0, count: int = 64) -> float:
+    """Stage 3: the latent means of the first `share` of the pictures, scaled to unit deviation; returns and keeps the scaling factor."""
     vae, where = load(bench), device()
     means: dict[Size, np.ndarray] = {}
     for size in BUCKETS:
         pictures, parts = bench.pictures(size), []
+        pictures = pictures[: round(share * len(pictures))]
         for start in range(0, len(pictures), count):
             with half_precision(where):
                 parts.append(
