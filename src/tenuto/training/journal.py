@@ -1,4 +1,4 @@
-"""The log of a training: one JSON object per update and line."""
+"""The log of a training: one JSON object per update and line; TensorBoard on request."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+from tenuto.events import Event, Listener
 from tenuto.files import cannot_write, write_text
+from tenuto.words import TenutoError
 
 
 class Journal:
@@ -35,3 +37,25 @@ class Journal:
         kept = [entry for entry in self.read() if entry["update"] <= update]
         if self.path.exists():
             write_text(self.path, "".join(json.dumps(entry) + "\n" for entry in kept))
+
+
+def with_tensorboard(listener: Listener, folder: Path) -> Listener:
+    """The same listener, with every logged number written for TensorBoard as well.
+
+    Raises TenutoError when the extra is not installed.
+    """
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise TenutoError('training.tensorboard = true: not installed; pip install "tenuto[tensorboard]"') from error
+    writer = SummaryWriter(str(folder))  # type: ignore[no-untyped-call]
+
+    def listen(event: Event) -> None:
+        if event.kind == "log":
+            step = int(event.data["update"])
+            for name, value in event.data.items():
+                writer.add_scalar(name, value, step)  # type: ignore[no-untyped-call]
+            writer.flush()  # type: ignore[no-untyped-call]
+        listener(event)
+
+    return listen

@@ -38,6 +38,8 @@ class TrainingSettings(Settings):
     """Prompts of the sample pictures; empty: the first instance caption."""
     watch_every: NonNegativeInt = 50
     """Updates between drift readings in the log; 0: none."""
+    tensorboard: bool = False
+    """Also write TensorBoard logs (needs the extra: pip install "tenuto[tensorboard]")."""
     start_from: str | None = None
     """A LoRA file to go on training from."""
     adapter: AdapterSettings = AdapterSettings()

@@ -24,6 +24,7 @@ from tenuto.prior.store import PriorImage, PriorStore
 from tenuto.project import Project
 from tenuto.randomness import seed_for
 from tenuto.regularizers.base import Regularizer
+from tenuto.training.journal import with_tensorboard
 from tenuto.training.loop import Run, train
 from tenuto.training.rows import Row, Source
 from tenuto.training.sources import InstanceSource, Latents, PriorSource
@@ -33,7 +34,7 @@ from tenuto.work.prior import build_prior
 
 WATCHED = 8
 """Prompts that the live drift reading looks at."""
-UNIMPORTANT = {"save_every", "keep", "sample_every", "sample_prompts", "watch_every"}
+UNIMPORTANT = {"save_every", "keep", "sample_every", "sample_prompts", "watch_every", "tensorboard"}
 """Training settings that do not change the result: they may differ between an interrupted run and its resumption."""
 NEVER: Callable[[], bool] = lambda: False  # noqa: E731
 
@@ -63,6 +64,8 @@ def train_arm(
     updates = prepared.updates(prior, ratios, training.seed)
     captions = {image.id: image.caption for image in prepared.plan.images}
     latents = Latents(base, Cache(cache_home() / "latents"), project.data.background)
+    if project.training.tensorboard:
+        listener = with_tensorboard(listener, training.folder / "tensorboard")
     adapter = _adapter(project, base, training.seed)
     try:
         run = Run(
