@@ -1,4 +1,4 @@
-"""3x3 convolutions on few pixels. oneDNN's bf16 backward takes twenty times too long there (torch 2.13); a matrix product does not."""
+"""3x3 convolutions on few pixels. oneDNN's bf16 backward is twenty times too slow there (torch 2.13)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FEW = 100
 
 
 class SmallConv(torch.autograd.Function):
-    """conv2d(x, w, b, padding=1) whose backward gathers the nine shifts: dw = dy^T columns(x), dx = conv of dy with w turned."""
+    """conv2d(x, w, b, padding=1), but backward is a matrix product: dw = dy^T columns(x), dx = dy * turned w."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, w: Tensor, b: Tensor) -> Tensor:

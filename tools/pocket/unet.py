@@ -9,8 +9,8 @@ from contextlib import nullcontext
 
 import numpy as np
 import torch
-from tools.pocket.captions import Words, vary
 from tools.pocket.attention import written_out
+from tools.pocket.captions import Words, vary
 from tools.pocket.common import BUCKETS, Bench, Clock, Size, average_into, device, half_precision, rate, save, set_rate
 from tools.pocket.conv import quicken
 from tools.pocket.models import build_schedule, build_text_encoder, build_unet

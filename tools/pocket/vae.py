@@ -111,7 +111,7 @@ def load(bench: Bench) -> AutoencoderKL:
 
 @torch.no_grad()
 def encode(bench: Bench, share: float = 1.0, count: int = 64) -> float:
-    """Stage 3: the latent means of the first `share` of the pictures, scaled to unit deviation; returns and keeps the scaling factor."""
+    """Stage 3: the latent means of the first `share` of the pictures, scaled to unit deviation. Keeps the factor."""
     vae, where = load(bench), device()
     means: dict[Size, np.ndarray] = {}
     for size in BUCKETS:
