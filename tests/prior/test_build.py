@@ -125,7 +125,9 @@ def kill(process: multiprocessing.process.BaseProcess) -> bool:
     return process.exitcode != 0
 
 
-def test_killed_at_any_instant(tiny_base: Base, tmp_path: Path, whole: dict[str, tuple[PriorImage, Tensor]]) -> None:
+def test_killed_at_any_instant(
+    tiny_base: Base, tmp_path: Path, whole: dict[str, tuple[PriorImage, Tensor]], whole_folder: Path
+) -> None:
     def work() -> None:
         build(make_plan(), tiny_base, open_store(tiny_base, tmp_path / "killed"))
 
