@@ -17,7 +17,7 @@ from typing import Annotated, Any
 
 import typer
 
-from tenuto.cli.demo import SETTINGS, write_set
+from tenuto.cli.demo import SETTINGS, concept_groups, write_set
 from tenuto.cli.guard import guarded
 from tenuto.cli.screen import Screen
 from tenuto.events import Listener
@@ -26,7 +26,7 @@ from tenuto.project import Project, make_project
 from tenuto.regularizers.base import Regularizer
 from tenuto.regularizers.prior_prediction import PriorPrediction
 from tenuto.regularizers.prior_preservation import PriorPreservation
-from tenuto.training.loop import Stopped
+from tenuto.words import Stopped
 from tenuto.work.compare import compare_arms
 from tenuto.work.prepare import Prepared, prepare
 from tenuto.work.prior import build_prior
@@ -71,9 +71,10 @@ def project_of(name: str, per_image: int, rate: float, methods: Mapping[str, Reg
         "trigger": concept.trigger,
         "class_word": concept.class_word,
     }
-    training = {**SETTINGS["training"], "optimizer": {"lr": rate}}  # type: ignore[dict-item]
-    prior = {**SETTINGS["prior"], "per_image": per_image}  # type: ignore[dict-item]
-    table = {**SETTINGS, "concepts": [own], "training": training, "prior": prior, "comparison": COMPARISON}
+    training = {**SETTINGS["training"], "optimizer": {"lr": rate}}
+    prior = {**SETTINGS["prior"], "per_image": per_image}
+    table = {**SETTINGS, "concepts": [own], "training": training, "prior": prior}
+    table["comparison"] = {**COMPARISON, "concept_groups": concept_groups(name)}
     return make_project({**table, "regularizers": dict(methods)}, f"evidence on {name}")
 
 

@@ -17,6 +17,10 @@ class TenutoError(ValueError):
     """Something the user can mend. The message is one line: the file, the value, the remedy."""
 
 
+class Stopped(Exception):
+    """The user asked to stop. Everything finished is kept; the message says how to go on."""
+
+
 class Settings(BaseModel):
     """Base of every settings section: frozen, no unknown keys, each field documented by the string under it."""
 

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import tomli_w
 
 from tenuto.events import Event, Listener
 from tenuto.files import write_text
 from tenuto.pocket.concepts import CONCEPTS, write_instances, write_tests
+from tenuto.pocket.world import FIELD_OF_GROUP
 from tenuto.project import load_project
 from tenuto.words import TenutoError
 from tenuto.work.compare import run_project
 
 DEMO = "head-in-a-jar"
 PICTURES = 12
-SETTINGS: dict[str, object] = {
+SETTINGS: dict[str, Any] = {
     "seed": 0,
     "base": {"model": "pocket"},
     "prior": {"per_image": 8, "ratio": 0.5, "sampler": {"steps": 16, "guidance": 4.0}},
@@ -61,7 +63,8 @@ def run_demo(out: Path, listener: Listener, stop: Callable[[], bool]) -> Path:
         "class_word": concept.class_word,
     }
     file = out / "project.toml"
-    write_text(file, tomli_w.dumps({**SETTINGS, "concepts": [own]}))
+    comparison = {**SETTINGS["comparison"], "concept_groups": concept_groups(DEMO)}
+    write_text(file, tomli_w.dumps({**SETTINGS, "concepts": [own], "comparison": comparison}))
     text = (
         "demo: 12 pictures, 96 prior images, 2 x 3 trainings of 300 updates, then the comparison; "
         "under ten minutes on two CPU cores. Ctrl-C stops, the same command goes on."
@@ -76,6 +79,11 @@ def write_set(name: str, folder: Path, count: int | None = None) -> None:
         raise TenutoError(f"{name}: no such ready set; there are: {', '.join(CONCEPTS)}")
     write_instances(name, folder / "images", count)
     write_tests(name, folder / "tests")
+
+
+def concept_groups(name: str) -> list[str]:
+    """The tag groups that a ready set's concept itself changes: no bake when they do."""
+    return [group for group, field in FIELD_OF_GROUP.items() if field in CONCEPTS[name].features]
 
 
 def list_sets() -> str:

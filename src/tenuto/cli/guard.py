@@ -16,8 +16,7 @@ from types import FrameType
 import typer
 
 from tenuto import __version__
-from tenuto.training.loop import Stopped
-from tenuto.words import TenutoError
+from tenuto.words import Stopped, TenutoError
 
 USER_ERROR, CRASH, INTERRUPTED = 1, 70, 130
 

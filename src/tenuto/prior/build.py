@@ -18,7 +18,7 @@ from tenuto.families.sampling import SamplerSettings, SamplingStopped, sample
 from tenuto.files import hash_text
 from tenuto.prior.plan import PlannedBatch, PlannedImage, PriorPlan
 from tenuto.prior.store import DTYPE, DamagedShard, PriorImage, PriorStore
-from tenuto.words import Size, TenutoError
+from tenuto.words import Size, Stopped, TenutoError
 
 Stop = Callable[[], bool]
 
@@ -30,7 +30,7 @@ def _never() -> bool:
     return False
 
 
-class BuildStopped(TenutoError):
+class BuildStopped(Stopped):
     """The user asked to stop; every finished batch is kept."""
 
 

@@ -25,17 +25,13 @@ from tenuto.training.objective import objective
 from tenuto.training.rows import Row, Source, micro_batches, shares
 from tenuto.training.settings import TrainingSettings
 from tenuto.training.state import TrainState, load_state, pack_optimizer, save_state, unpack_optimizer
-from tenuto.words import Size, TenutoError
+from tenuto.words import Size, Stopped, TenutoError
 
 STATES_KEPT = 2
 
 
 class NotFinite(TenutoError):
     """The loss is not a finite number; the message names the rows and the state to go on from."""
-
-
-class Stopped(Exception):
-    """The user asked to stop; everything is saved."""
 
 
 @dataclass(kw_only=True)

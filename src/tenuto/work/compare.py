@@ -12,7 +12,7 @@ from tenuto.evaluation.taggers import load_tagger
 from tenuto.events import Listener, silent, stage
 from tenuto.project import Project
 from tenuto.training.journal import Journal
-from tenuto.training.loop import Stopped
+from tenuto.words import Stopped
 from tenuto.work.prepare import Prepared, beside_base, prepare, read_folder, refuse_errors
 from tenuto.work.prior import open_store, preview
 from tenuto.work.train import Done, train_all

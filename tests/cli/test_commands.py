@@ -1,0 +1,217 @@
+"""The commands as a person types them, in a process of their own: bad input is one line, no traceback, status 1."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from tenuto.cli.main import app
+from tenuto.evaluation.comparison import Comparison
+
+PROJECT = """
+seed = 1
+[base]
+model = "{model}"
+[[concepts]]
+name = "eyes"
+images = "pictures"
+trigger = "zxq eyes"
+class_word = "eyes"
+[prior]
+per_image = 2
+ratio = 0.5
+store = "store"
+[prior.sampler]
+steps = 2
+[regularizers.prior_prediction]
+weight = 2
+[training]
+steps = 4
+save_every = 2
+watch_every = 2
+sample_every = 4
+[training.adapter]
+rank = 2
+[comparison]
+seeds = [0]
+prompts = 1
+drift_prompts = 2
+states = 2
+steps = 2
+weights = [0.0, 1.0]
+strip_prompts = 1
+curve_weights = [0.5]
+curve_checkpoints = 1
+curve_prompts = 1
+"""
+
+
+@pytest.fixture
+def project(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A small project of three pictures; the working folder is its own."""
+    (tmp_path / "pictures").mkdir()
+    for i in range(3):
+        Image.effect_noise((16, 16), 20 + 40 * i).convert("RGB").save(tmp_path / "pictures" / f"{i}.png")
+        (tmp_path / "pictures" / f"{i}.txt").write_text(f"zxq eyes, 1girl, place {i}")
+    file = tmp_path / "project.toml"
+    file.write_text(PROJECT.format(model=tiny_folder))
+    monkeypatch.chdir(tmp_path)
+    return file
+
+
+def call(*words: str) -> tuple[int, str, str]:
+    """(status, output, errors) of a command run in this process."""
+    result = CliRunner().invoke(app, list(words))
+    return result.exit_code, result.stdout, result.stderr
+
+
+def test_the_whole_job(project: Path) -> None:
+    status, out, errors = call("run", str(project), "--json")
+    assert status == 0, errors
+    told = json.loads(out.strip().splitlines()[-1])
+    folder = Path(told["folder"])
+    assert (folder / "report.html").stat().st_size > 10_000
+    comparison = Comparison.load(folder / "comparison.json")
+    wanted = {
+        "concept_strength",
+        "drift",
+        "bake",
+        "style_bleed",
+        "tag_compliance",
+        "trigger_necessity",
+        "usable_weight",
+    }
+    for arm in ("plain", "held"):
+        assert wanted | {"seconds", "forwards"} <= set(comparison.arms[arm])
+        assert comparison.arms[arm]["drift"].mean is not None
+        assert comparison.arms[arm]["concept_strength"].reason, "no tagger: no number, and the reason"
+        assert (folder / arm / "seed-1" / "lora.safetensors").is_file()
+    assert (folder / "held" / "seed-1" / "samples" / "000004-0.png").is_file()
+    use = json.loads((folder / "held" / "seed-1" / "plan.json").read_text())
+    assert use["pool"] == 6
+    assert sum(use["used"].values()) == use["prior_rows"] == 8
+    assert call("run", str(project))[0] == 0, "a second time: everything is there"
+
+
+def test_plan_and_audit(project: Path) -> None:
+    status, out, _ = call("prior", "plan", str(project), "--json")
+    plan = json.loads(out)
+    assert status == 0
+    assert len(plan["images"]) == 6
+    assert all("zxq" not in image["prompt"] and "1girl" in image["prompt"] for image in plan["images"])
+    status, out, _ = call("audit", str(project), "--json")
+    report = json.loads(out)
+    assert status == 0
+    assert report["concepts"][0]["pool"] == 6
+    status, out, errors = call("prior", "show", str(project))
+    assert status == 0, errors
+    assert Path("prior.html").read_text().count("<img") == 6
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        (["training.stepz=4"], "did you mean 'steps'"),
+        (["regularizers.prior_preservatoin.weight=1"], "did you mean 'prior_preservation'"),
+        (["training.steps=many"], "training.steps"),
+        (["training.steps=4", "training.epochs=2"], "steps or epochs"),
+        (["concepts.0.images=nowhere"], "nowhere"),
+        (["base.model=nowhere"], "nowhere"),
+        (["concepts.0.trigger=unseen word"], "unseen word"),
+        (["training.start_from=nowhere.safetensors"], "nowhere.safetensors"),
+        (["prior.mode=own", "prior.own=nowhere.txt"], "nowhere.txt"),
+    ],
+)
+def test_a_mistake_in_the_project_is_one_line(changes: list[str], says: str, project: Path) -> None:
+    status, _, errors = call("run", str(project), *(word for change in changes for word in ("--set", change)))
+    assert status == 1
+    assert says in errors
+    assert "Traceback" not in errors
+    assert len([line for line in errors.splitlines() if line.startswith("error")]) == 1
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda pictures: (pictures / "1.png").write_bytes(b"\x89PNG\r\n\x1a\nbroken"),
+        lambda pictures: (pictures / "1.txt").write_text("  \n"),
+        lambda pictures: (pictures / "1.txt").unlink(),
+        lambda pictures: (pictures / "1.txt").write_bytes(b"\xff\xfe\x00bad"),
+        lambda pictures: Image.new("RGB", (1, 1)).save(pictures / "1.png"),
+        lambda pictures: Image.new("1", (20_000, 20_000)).save(pictures / "1.png"),
+    ],
+)
+def test_bad_pictures_and_captions_stop_before_any_work(spoil, project: Path) -> None:  # type: ignore[no-untyped-def]
+    spoil(project.parent / "pictures")
+    status, _, errors = call("run", str(project))
+    assert status == 1
+    assert "1." in errors
+    assert "Traceback" not in errors
+    assert not Path("runs").exists()
+    assert call("audit", str(project))[0] == 1
+
+
+def test_a_set_of_another_base_is_refused(project: Path, tmp_path: Path) -> None:
+    assert call("prior", "build", str(project))[0] == 0
+    from tests.tiny import tiny_sd_folder
+
+    other = tiny_sd_folder(tmp_path / "other", seed=9)
+    status, _, errors = call("train", str(project), "--set", f"base.model={other}")
+    assert status == 1
+    assert "another folder" in errors
+
+
+def test_an_unknown_error_writes_a_crash_report(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("surprise")
+
+    monkeypatch.setattr("tenuto.work.prepare.prepare", broken)
+    status, _, errors = call("audit", str(project))
+    assert status == 70
+    reports = list(Path.cwd().glob("tenuto-crash-*.txt"))
+    assert len(reports) == 1
+    assert "surprise" in reports[0].read_text()
+    assert "Traceback" not in errors
+
+
+def test_ctrl_c_keeps_what_was_made(project: Path) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "tenuto",
+        "train",
+        str(project),
+        "--set",
+        "training.steps=100000",
+        "--set",
+        "arms.plain=false",
+    ]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 100
+    log = Path("runs/project/held/seed-1/log.jsonl")
+    while time.monotonic() < deadline and not (log.exists() and log.stat().st_size > 2000):
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "goes on from there" in errors
+    assert "Traceback" not in errors
+    assert list((log.parent / "states").glob("*.safetensors"))
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_an_unwritable_folder_is_one_line(project: Path) -> None:
+    Path("runs").mkdir(mode=0o500)
+    status, _, errors = call("train", str(project))
+    assert status == 1
+    assert "cannot be written" in errors
