@@ -5,11 +5,14 @@ from __future__ import annotations
 import errno
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
+
+from safetensors.torch import save
+from torch import Tensor
 
 from tenuto.words import TenutoError
 
@@ -46,6 +49,14 @@ def cannot_write(path: Path, error: OSError) -> TenutoError:
 def write_text(path: Path, text: str) -> None:
     with written_whole(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
+    """Write a safetensors file, whole or not at all; a full disk is a TenutoError like any other."""
+    ready = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    data = save(ready, metadata=dict(metadata) if metadata else None)
+    with written_whole(path) as temporary:
+        temporary.write_bytes(data)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -40,6 +40,10 @@ class BaseSettings(Settings):
 
     model: str = "pocket"
     """A name ("pocket"), a diffusers folder, or a hub id."""
+    vae: str | None = None
+    """A folder with another autoencoder."""
+    clip_skip: PositiveInt = 1
+    """Which of the text encoder's last layers is read: 1 the last, 2 the one before (NAI and its children)."""
     device: str = "auto"
     """auto: a GPU when there is one, else the CPU; or a torch device such as "cuda:1"."""
 
@@ -216,7 +220,8 @@ def _resolved(project: Project, folder: Path) -> Project:
 
     prior = paths(project.prior, "own", "tag_csv", "bank", "store")
     prior = prior.model_copy(update={"folders": tuple(paths(own, "path") for own in prior.folders)})
-    base = paths(project.base, "model") if (folder / project.base.model).is_dir() else project.base
+    base = paths(project.base, "vae")
+    base = paths(base, "model") if (folder / project.base.model).is_dir() else base
     return project.model_copy(
         update={
             "base": base,

@@ -15,12 +15,11 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from tenuto.adapters.adapter import Adapter, AdapterSettings
 from tenuto.families.base import Base, Part
-from tenuto.files import written_whole
+from tenuto.files import write_tensors
 from tenuto.words import TenutoError
 
 _SUFFIX = {"lora_A": "lora_down.weight", "lora_B": "lora_up.weight"}
@@ -69,8 +68,7 @@ def save_lora(adapter: Adapter, path: Path, metadata: Mapping[str, str], dtype: 
     tensors = to_kohya(state, float(settings.alpha or settings.rank))
     header = {"ss_network_module": "networks.lora", "ss_network_dim": str(settings.rank)}
     header |= {"ss_network_alpha": str(float(settings.alpha or settings.rank))}
-    with written_whole(path) as temporary:
-        save_file(tensors, temporary, metadata={**header, **metadata})
+    write_tensors(path, tensors, {**header, **metadata})
 
 
 def read_lora(path: Path) -> LoraFile:

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tenuto.prior.audit import AuditReport
+from tenuto.prior.build import lacking
 from tenuto.prior.prompts import partial_filters
 from tenuto.prior.store import PriorStore
 from tenuto.work.prepare import Prepared
@@ -63,12 +64,11 @@ def _plain(report: AuditReport) -> dict[str, object]:
 def show_prior(prepared: Prepared, store: PriorStore, as_json: bool) -> None:
     """The prior plan: counts per concept and bucket, prompts with what was removed and added, the cost."""
     plan = prepared.plan
-    there = sum(image.id in store for image in plan.images)
+    todo = [image for batch in lacking(plan, prepared.base, store) for image in batch.images]
+    there, forwards = len(plan.images) - len(todo), len(todo) * plan.sampler.forwards()
     if as_json:
         images = [{**vars(image), "bucket": str(image.bucket)} for image in plan.images]
-        typer.echo(
-            json.dumps({"images": images, "there": there, "forwards": plan.forwards, "store": str(store.folder)})
-        )
+        typer.echo(json.dumps({"images": images, "there": there, "forwards": forwards, "store": str(store.folder)}))
         return
     console = Console()
     counts = Table("concept", "bucket", "images", title="prior images")
@@ -82,10 +82,10 @@ def show_prior(prepared: Prepared, store: PriorStore, as_json: bool) -> None:
     console.print(prompts)
     for partial in partial_filters(prepared.prompts, prepared.project.prior):
         console.print(str(partial), markup=False)
-    todo = len(plan.images) - there
-    each = plan.sampler.forwards()
+    pace = store.pace()
+    minutes = f", about {plan.minutes(pace, todo):.1f} minutes at the pace of earlier builds" if pace else ""
     console.print(
-        f"{len(plan.images)} images, {there} of them there already; {todo} x {each} = {todo * each:,} forwards of the "
-        f"base to go. Store: {store.folder}",
+        f"{len(plan.images)} images, {there} of them there already; {len(todo)} to make = {forwards:,} forwards of the "
+        f"base{minutes}. Store: {store.folder}",
         markup=False,
     )

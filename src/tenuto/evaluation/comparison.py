@@ -20,7 +20,7 @@ import torch
 from PIL import Image
 from pydantic import Field, NonNegativeInt, PositiveInt
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from tenuto.adapters.adapter import Adapter
@@ -42,7 +42,7 @@ from tenuto.events import Event, Listener, progress, silent
 from tenuto.families.base import Base
 from tenuto.families.sampling import Sampler as SamplerName
 from tenuto.families.sampling import SamplerSettings
-from tenuto.files import hash_file, hash_text, write_text, written_whole
+from tenuto.files import hash_file, hash_text, write_tensors, write_text, written_whole
 from tenuto.randomness import seed_for
 from tenuto.words import Kind, Settings, Size, TenutoError
 
@@ -658,8 +658,7 @@ class _Work:
                 n = index[(state.text, state.kind)]
                 stored |= {f"x.{n}.{places[n]}": state.x_t.contiguous(), f"t.{n}.{places[n]}": state.t.contiguous()}
                 places[n] += 1
-            with written_whole(path) as temporary:
-                save_file(stored, temporary)
+            write_tensors(path, stored)
         self._states[noise] = states
         return states
 

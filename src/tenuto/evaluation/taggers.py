@@ -11,12 +11,12 @@ from typing import Protocol
 import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from tenuto.evaluation.convnet import CONCEPTS, ConvTagger, TaggerConfig
 from tenuto.evaluation.readings import Seen
-from tenuto.files import hash_file, write_text, written_whole
+from tenuto.files import hash_file, write_tensors, write_text
 from tenuto.words import TenutoError
 
 CONFIG, WEIGHTS = "tagger.json", "model.safetensors"
@@ -82,8 +82,7 @@ def load_convnet(folder: Path, device: torch.device | str = "cpu") -> Tagger:
 
 def save_convnet(network: ConvTagger, folder: Path, dtype: torch.dtype = torch.float16) -> None:
     """Write a tagger's folder."""
-    with written_whole(folder / WEIGHTS) as temporary:
-        save_file({name: value.to(dtype).contiguous() for name, value in network.state_dict().items()}, temporary)
+    write_tensors(folder / WEIGHTS, {name: value.to(dtype) for name, value in network.state_dict().items()})
     write_text(folder / CONFIG, network.config.model_dump_json(indent=2) + "\n")
 
 

@@ -48,14 +48,14 @@ def with_tensorboard(listener: Listener, folder: Path) -> Listener:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise TenutoError('training.tensorboard = true: not installed; pip install "tenuto[tensorboard]"') from error
-    writer = SummaryWriter(str(folder))  # type: ignore[no-untyped-call]
+    writer = SummaryWriter(str(folder))
 
     def listen(event: Event) -> None:
         if event.kind == "log":
             step = int(event.data["update"])
             for name, value in event.data.items():
-                writer.add_scalar(name, value, step)  # type: ignore[no-untyped-call]
-            writer.flush()  # type: ignore[no-untyped-call]
+                writer.add_scalar(name, value, step)
+            writer.flush()
         listener(event)
 
     return listen

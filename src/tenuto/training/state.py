@@ -14,11 +14,10 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 from torch.optim import Optimizer
 
-from tenuto.files import written_whole
+from tenuto.files import write_tensors
 from tenuto.words import TenutoError
 
 
@@ -41,10 +40,7 @@ def save_state(state: TrainState, path: Path) -> None:
     tensors |= {f"optimizer/{name}": value for name, value in state.optimizer.items()}
     tensors |= {f"memory/{own}/{name}": v for own, memory in state.memories.items() for name, v in memory.items()}
     header = {"update": state.update, "plan": state.plan, "threads": state.threads, "memories": list(state.memories)}
-    with written_whole(path) as temporary:
-        save_file(
-            {k: v.contiguous() for k, v in tensors.items()}, temporary, metadata={"tenuto_state": json.dumps(header)}
-        )
+    write_tensors(path, tensors, {"tenuto_state": json.dumps(header)})
 
 
 def load_state(path: Path) -> TrainState:

@@ -65,7 +65,13 @@ def length_of(project: Project) -> dict[str, int]:
 def prepare(project: Project, listener: Listener = silent) -> Prepared:
     """Open the base, read pictures and captions, derive prompts, plan the prior set. Raises TenutoError."""
     stage(listener, f"opening {project.base.model}")
-    base = open_base(project.base.model, device=project.base.device, dtype=PRECISIONS[project.training.precision])
+    base = open_base(
+        project.base.model,
+        device=project.base.device,
+        dtype=PRECISIONS[project.training.precision],
+        vae=project.base.vae,
+        clip_skip=project.base.clip_skip,
+    )
     concepts = tuple(
         Concept(own.name, own.kind, own.trigger, own.class_word, Path(own.images)) for own in project.concepts
     )

@@ -34,7 +34,14 @@ def build_prior(
     pictures = [
         ForeignPicture(item.path, item.content, item.caption, item.concept, item.bucket) for item in prepared.foreign
     ]
-    foreign = take_in(pictures, prepared.base, store, lambda own: fit(read_image(own.path, background), own.bucket))
+    foreign = take_in(
+        pictures,
+        prepared.base,
+        store,
+        lambda own: fit(read_image(own.path, background), own.bucket),
+        listener=listener,
+        stop=stop,
+    )
     return store, [*images, *foreign]
 
 
