@@ -64,12 +64,12 @@ def train(project: ProjectFile, changes: Changes = None, out: Out = None, as_jso
     """Build the prior set and train, without comparing."""
     with guarded() as stop, Screen() as screen:
         from tenuto.project import load_project
-        from tenuto.work.prepare import prepare, refuse_errors
+        from tenuto.work.prepare import announce, prepare
         from tenuto.work.train import train_all
 
         own = load_project(project, changes or [])
         prepared = prepare(own, screen)
-        refuse_errors(prepared)
+        announce(prepared, screen)
         done = train_all(prepared, _folder(project, own.name, out), screen, stop)
         files = [str(each.lora) for each in done]
         _tell(as_json, {"loras": files}, "\n".join(files))

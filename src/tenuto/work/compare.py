@@ -13,7 +13,7 @@ from tenuto.events import Listener, silent, stage
 from tenuto.project import Project
 from tenuto.training.journal import Journal
 from tenuto.words import Stopped
-from tenuto.work.prepare import Prepared, beside_base, prepare, read_folder, refuse_errors
+from tenuto.work.prepare import Prepared, announce, beside_base, prepare, read_folder
 from tenuto.work.prior import open_store, preview
 from tenuto.work.train import Done, train_all
 
@@ -135,6 +135,6 @@ def run_project(
 ) -> list[Path]:
     """The whole job: prior set, trainings, comparison, report. Call it again to go on. Returns the reports."""
     prepared = prepare(project, listener)
-    refuse_errors(prepared)
+    announce(prepared, listener)
     done = train_all(prepared, folder, listener, stop)
     return compare_arms(prepared, done, folder, listener, stop)

@@ -15,7 +15,7 @@ from tenuto.data.bank import Bank
 from tenuto.data.dataset import Concept, Item, scan, split_validation
 from tenuto.data.problems import Problem
 from tenuto.data.schedule import Arithmetic, PriorItem, Update, arithmetic, plan_updates, usage
-from tenuto.events import Listener, silent, stage
+from tenuto.events import Listener, note, silent, stage, warn
 from tenuto.families.base import Base
 from tenuto.families.checkpoints import find_base, open_base
 from tenuto.prior.audit import AuditReport, ConceptPlan, TrainingPlan, audit
@@ -209,9 +209,14 @@ def audited(prepared: Prepared) -> AuditReport:
     )
 
 
-def refuse_errors(prepared: Prepared) -> None:
-    """Raises TenutoError when something was found that would spoil the result."""
-    errors = audited(prepared).errors
-    if errors:
-        more = f" (and {len(errors) - 1} more: `tenuto audit` lists them)" if len(errors) > 1 else ""
-        raise TenutoError(f"{errors[0]}{more}")
+def announce(prepared: Prepared, listener: Listener) -> None:
+    """Say the plan and its cost before any long work. Raises TenutoError when something would spoil the result."""
+    report = audited(prepared)
+    if report.errors:
+        more = f" (and {len(report.errors) - 1} more: `tenuto audit` lists them)" if len(report.errors) > 1 else ""
+        raise TenutoError(f"{report.errors[0]}{more}")
+    for sentence in report.sentences:
+        note(listener, sentence)
+    for problem in report.warnings:
+        warn(listener, str(problem))
+    note(listener, f"prior set: {len(prepared.plan.images)} images = {prepared.plan.forwards:,} forwards of the base")

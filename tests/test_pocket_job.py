@@ -1,0 +1,55 @@
+"""The whole job on the checkpoint that ships, small: every number of the comparison is a number."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from tenuto.cli.demo import SETTINGS, concept_groups, write_set
+from tenuto.evaluation.comparison import Comparison
+from tenuto.pocket.concepts import CONCEPTS
+from tenuto.project import load_project
+from tenuto.work.compare import run_project
+
+NAME = "head-in-a-jar"
+SMALL: dict[str, Any] = {
+    **SETTINGS,
+    "arms": {"seeds": [0]},
+    "prior": {"per_image": 2, "ratio": 0.5, "store": "store", "sampler": {"steps": 4}},
+    "training": {**SETTINGS["training"], "steps": 4, "batch": 2, "save_every": 2, "watch_every": 4},
+    "comparison": {
+        **SETTINGS["comparison"],
+        "prompts": 1,
+        "drift_prompts": 2,
+        "states": 2,
+        "steps": 3,
+        "weights": [0.0, 1.0, 2.0],
+        "strip_prompts": 2,
+        "curve_checkpoints": 1,
+        "curve_prompts": 1,
+        "concept_groups": concept_groups(NAME),
+    },
+}
+
+
+def test_every_number_of_the_comparison(tmp_path: Path) -> None:
+    write_set(NAME, tmp_path / "data", 4)
+    concept = CONCEPTS[NAME]
+    own = {
+        "name": NAME, "kind": concept.kind, "images": "data/images", "test_images": "data/tests",
+        "trigger": concept.trigger, "class_word": concept.class_word,
+    }  # fmt: skip
+    (tmp_path / "project.toml").write_text(tomli_w.dumps({**SMALL, "concepts": [own]}))
+    (report,) = run_project(load_project(tmp_path / "project.toml"), tmp_path / "run")
+    comparison = Comparison.load(report.parent / "comparison.json")
+    for arm in ("plain", "held"):
+        numbers = comparison.arms[arm]
+        for name in ("concept_strength", "drift", "bake", "style_bleed", "tag_compliance", "usable_weight", "gain"):
+            assert numbers[name].mean is not None, (arm, name, numbers[name].reason)
+        assert numbers["seconds"].mean > 0
+        assert numbers["forwards"].mean > 0
+    page = report.read_text(encoding="utf-8")
+    assert "http://" not in page.replace("http://www.w3.org", "")
+    assert concept.trigger in page
