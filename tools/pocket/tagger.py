@@ -106,17 +106,24 @@ class Source:
 
     @torch.no_grad()
     def spoil(self, pixels: Tensor) -> Tensor:
-        """A quarter through a shaken autoencoder, an eighth blurred, an eighth noisy, half as they are."""
-        quarter, eighth = len(pixels) // 4, len(pixels) // 8
-        means = self.coder.encode(pixels[:quarter]).latent_dist.mean
+        """An eighth through a shaken autoencoder, more blurred, more noisy, half as they are."""
+        first, more = len(pixels) // 8, len(pixels) * 3 // 16
+        means = self.coder.encode(pixels[:first]).latent_dist.mean
         shaken = means + torch.randn_like(means) * means.std() * self.rng.uniform(0, 0.25)
-        pixels[:quarter] = self.coder.decode(shaken).sample.float().clamp(-1, 1)
-        soft = slice(quarter, quarter + eighth)
+        pixels[:first] = self.coder.decode(shaken).sample.float().clamp(-1, 1)
+        soft = slice(first, first + more)
         smooth = F.avg_pool2d(F.pad(pixels[soft], (1, 1, 1, 1), mode="replicate"), 3, 1)
         pixels[soft] = torch.lerp(pixels[soft], smooth, self.rng.random())
-        rough = slice(quarter + eighth, quarter + 2 * eighth)
+        rough = slice(first + more, first + 2 * more)
         pixels[rough] += torch.randn_like(pixels[rough]) * self.rng.uniform(0, 0.2)
         return pixels
+
+
+def total(net: ConvTagger, read: dict[str, Tensor], answers: dict[str, Tensor]) -> Tensor:
+    """The tagger's own loss; groups with a yes or no for each tag count once per tag, or they would be learned last."""
+    loose = [name for name in read if name in (*SEVERAL, DETECTORS)]
+    more = [(read[name].shape[1] - 1) * F.binary_cross_entropy_with_logits(read[name], answers[name]) for name in loose]
+    return net.loss(read, answers) + torch.stack(more).sum()
 
 
 def train(bench: Bench, steps: int, until: float | None, count: int = 64, peak: float = 2e-3) -> None:
@@ -131,15 +138,18 @@ def train(bench: Bench, steps: int, until: float | None, count: int = 64, peak: 
         optimizer.load_state_dict(state["optimizer"])
         step, clock.began = state["step"], state["began"]
     source, losses, since = Source(bench, step), [], time.time()
+
+    def keep() -> None:
+        parts = {"model": net.state_dict(), "optimizer": optimizer.state_dict()}
+        save(parts | {"step": step, "began": clock.began}, path)
+
     while (progress := clock.progress(step)) < 1:
         set_rate(optimizer, rate(step, progress, peak, warm_up=100))
         with half_precision(where):
             pixels, answers = source.batch(count)
             read = net(pixels)
-        loss = net.loss(
-            {name: answer.float() for name, answer in read.items()},
-            {name: answer.to(where) for name, answer in answers.items()},
-        )
+        answers = {name: answer.to(where) for name, answer in answers.items()}
+        loss = total(net, {name: answer.float() for name, answer in read.items()}, answers)
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
@@ -151,11 +161,9 @@ def train(bench: Bench, steps: int, until: float | None, count: int = 64, peak: 
                 "tagger", f"{step} {progress:.0%} loss {np.mean(losses):.3f} {50 / (time.time() - since):.2f} it/s"
             )
             losses, since = [], time.time()
-        if step % 500 == 0:
-            save(
-                {"model": net.state_dict(), "optimizer": optimizer.state_dict(), "step": step, "began": clock.began},
-                path,
-            )
+        if step % 250 == 0:
+            keep()
+    keep()
     finish(bench, net)
 
 
