@@ -66,8 +66,8 @@ def run_demo(out: Path, listener: Listener, stop: Callable[[], bool]) -> Path:
     comparison = {**SETTINGS["comparison"], "concept_groups": concept_groups(DEMO)}
     write_text(file, tomli_w.dumps({**SETTINGS, "concepts": [own], "comparison": comparison}))
     text = (
-        "demo: one concept, plain against held, three training seeds each, then the comparison. Two CPU cores need some "
-        "minutes. Ctrl-C stops, the same command goes on."
+        "demo: one concept, plain against held, three training seeds each, then the comparison. Two CPU cores need "
+        "some minutes. Ctrl-C stops, the same command goes on."
     )
     listener(Event("note", {"text": text}))
     return run_project(load_project(file), out, listener, stop)[0]
