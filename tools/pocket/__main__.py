@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Annotated
 
 import torch
 import typer
-from tools.pocket.common import REPOSITORY, Bench, device, moment
+from tools.pocket.common import CHECKPOINT, REPOSITORY, Bench, device, moment
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 BENCH = Bench(REPOSITORY / ".work/pocket/bench")
@@ -44,6 +45,17 @@ def encode(share: float = 1.0) -> None:
     from tools.pocket.vae import encode as run
 
     run(BENCH, share)
+
+
+@app.command()
+def tokenizer(wheel: Path | None = None) -> None:
+    """CLIP's vocabulary, out of the open_clip_torch wheel, or from the checkpoint that lies here."""
+    from tools.pocket.models import write_tokenizer
+
+    if wheel:
+        write_tokenizer(wheel, BENCH.file("tokenizer"))
+    elif not BENCH.file("tokenizer").exists():
+        shutil.copytree(CHECKPOINT / "tokenizer", BENCH.file("tokenizer"))
 
 
 @app.command()
@@ -93,6 +105,7 @@ def everything() -> None:
     render()
     vae()
     encode()
+    tokenizer()
     unet()
     tagger()
     export()

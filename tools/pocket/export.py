@@ -53,7 +53,7 @@ def write(bench: Bench, folder: Path) -> int:
     CLIPTokenizer.from_pretrained(bench.file("tokenizer")).save_pretrained(folder / "tokenizer")
     for name in ("vocab.json", "merges.txt"):
         shutil.copy(bench.file("tokenizer") / name, folder / "tokenizer" / name)
-    (folder / "tokenizer/tokenizer.json").unlink()  # says the same as the two files above, in 3.6 MB
+    (folder / "tokenizer/tokenizer.json").unlink(missing_ok=True)  # says the same as the two files above, in 3.6 MB
     from diffusers import DPMSolverMultistepScheduler
 
     DPMSolverMultistepScheduler.from_config(build_schedule().config, steps_offset=1).save_pretrained(
