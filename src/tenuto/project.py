@@ -171,8 +171,8 @@ class Project(Settings):
         """[prior] with the concept's own settings over it. Several concepts are each other's prior unless asked."""
         own = concept.prior
         both = self.prior.model_copy(update={name: getattr(own, name) for name in own.model_fields_set} if own else {})
-        if len(self.concepts) > 1 and both.mode is None:
-            return both.model_copy(update={"mode": "none"})
+        if len(self.concepts) > 1 and both.prompts is None:
+            return both.model_copy(update={"prompts": "none"})
         return both
 
     def ratios(self) -> dict[str, float]:

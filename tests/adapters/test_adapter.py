@@ -22,6 +22,10 @@ def ask(base: Base) -> torch.Tensor:
     return base.predict(x, torch.tensor([20, 700]), cond).detach()
 
 
+def fail(why: str) -> None:
+    raise RuntimeError(why)
+
+
 def shaken(base: Base, **settings: object) -> Adapter:
     adapter = Adapter.attach(base, AdapterSettings(**{"rank": 4, "parts": ALL, **settings}))
     torch.manual_seed(0)
@@ -35,7 +39,8 @@ def test_attach_then_detach_leaves_every_weight_as_it_was(tiny_base: Base) -> No
     answer = ask(tiny_base)
     shaken(tiny_base).detach()
     after = tiny_base.denoiser.state_dict()
-    assert before.keys() == after.keys() and all(torch.equal(before[n], after[n]) for n in before)
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[n], after[n]) for n in before)
     assert torch.equal(ask(tiny_base), answer)
 
 
@@ -49,10 +54,12 @@ def test_disabled_is_the_base_and_restores_also_after_an_error(tiny_base: Base) 
     answer = ask(tiny_base)
     adapter = shaken(tiny_base)
     moved = ask(tiny_base)
-    with pytest.raises(RuntimeError), adapter.strength(0.5), adapter.disabled():
+    with adapter.strength(0.5), adapter.disabled():
         assert torch.equal(ask(tiny_base), answer)
-        raise RuntimeError
-    assert torch.equal(ask(tiny_base), moved) and not torch.equal(moved, answer)
+    with pytest.raises(RuntimeError, match="not a strength"), adapter.strength(0.5), adapter.disabled():
+        fail("not a strength")
+    assert torch.equal(ask(tiny_base), moved)
+    assert not torch.equal(moved, answer)
 
 
 def test_strength_scales_the_update(tiny_base: Base) -> None:
@@ -76,7 +83,8 @@ def test_a_file_comes_back_bit_for_bit(alpha: float | None, tiny_base: Base, tmp
     again = attach_file(tiny_base, file)
     assert torch.equal(ask(tiny_base), answer)
     assert all(torch.equal(again.state()[name], value) for name, value in state.items())
-    assert file.metadata["tenuto_seed"] == "3" and file.metadata["ss_network_dim"] == "4"
+    assert file.metadata["tenuto_seed"] == "3"
+    assert file.metadata["ss_network_dim"] == "4"
 
 
 @pytest.mark.parametrize("alpha", [None, 2.0])

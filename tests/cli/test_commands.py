@@ -128,7 +128,7 @@ def test_plan_and_audit(project: Path) -> None:
         (["base.model=nowhere"], "nowhere"),
         (["concepts.0.trigger=unseen word"], "unseen word"),
         (["training.start_from=nowhere.safetensors"], "nowhere.safetensors"),
-        (["prior.mode=own", "prior.own=nowhere.txt"], "nowhere.txt"),
+        (["prior.prompts=own", "prior.own=nowhere.txt"], "nowhere.txt"),
     ],
 )
 def test_a_mistake_in_the_project_is_one_line(changes: list[str], says: str, project: Path) -> None:

@@ -45,11 +45,11 @@ def test_defaults_by_kind() -> None:
     assert [settings.mode_for(kind) for kind in ("character", "concept", "clothing", "style")] == [
         "match", "match", "match", "random",
     ]  # fmt: skip
-    assert PromptSettings(mode="half").mode_for("style") == "half"
+    assert PromptSettings(prompts="half").mode_for("style") == "half"
 
 
 def test_none() -> None:
-    assert texts(["zxq eyes, 1girl"], mode="none") == []
+    assert texts(["zxq eyes, 1girl"], prompts="none") == []
 
 
 def test_other_concepts_items_are_not_ours() -> None:
@@ -127,7 +127,9 @@ def test_enrich_is_seeded_and_visible() -> None:
 
 
 def test_half() -> None:
-    prompts = derive_prompts(items("zxq eyes, 1girl, a, b, c"), EYES, BANK, PromptSettings(mode="half"), per_image=20)
+    prompts = derive_prompts(
+        items("zxq eyes, 1girl, a, b, c"), EYES, BANK, PromptSettings(prompts="half"), per_image=20
+    )
     for prompt in prompts:
         tags = prompt.text.split(", ")
         mine = [tag for tag in tags if tag in ("1girl", "a", "b", "c")]
@@ -146,14 +148,14 @@ def test_random_owes_nothing_to_the_caption() -> None:
 def test_own(tmp_path: Path) -> None:
     path = tmp_path / "own.txt"
     path.write_text("# mine\n1girl, hat\n\n1boy\nsea\n")
-    prompts = derive_prompts(items("zxq eyes", "b"), EYES, BANK, PromptSettings(mode="own", own=path), per_image=3)
+    prompts = derive_prompts(items("zxq eyes", "b"), EYES, BANK, PromptSettings(prompts="own", own=path), per_image=3)
     assert sorted(prompt.text for prompt in prompts) == ["1boy", "1boy", "1girl, hat", "1girl, hat", "sea", "sea"]
     with pytest.raises(TenutoError, match=r"prior\.own"):
-        texts(["a"], mode="own")
+        texts(["a"], prompts="own")
     for content in (b"", b"# only this\n", b"\xff\xfe", b"a\0b"):
         path.write_bytes(content)
         with pytest.raises(TenutoError, match=r"own\.txt"):
-            texts(["a"], mode="own", own=path)
+            texts(["a"], prompts="own", own=path)
 
 
 def test_captions_of_prior_rows() -> None:
@@ -164,7 +166,7 @@ def test_captions_of_prior_rows() -> None:
 
 
 def test_a_larger_pool_keeps_the_smaller() -> None:
-    settings = PromptSettings(mode="random")
+    settings = PromptSettings(prompts="random")
     two = derive_prompts(items("a", "b"), EYES, BANK, settings, per_image=2)
     five = derive_prompts(items("a", "b"), EYES, BANK, settings, per_image=5)
     assert [prompt for prompt in five if prompt.copy < 2] == two
@@ -191,7 +193,7 @@ tags = st.lists(
 @given(tags, st.sampled_from(["match", "half", "random"]), st.booleans(), st.sampled_from(["", "girl"]))
 def test_nothing_leaks(parts: list[str], mode: str, enrich: bool, class_word: str) -> None:
     concept = Concept("eyes", trigger="zxq eyes", class_word=class_word)
-    settings = PromptSettings(mode=mode, enrich=enrich)  # type: ignore[arg-type]
+    settings = PromptSettings(prompts=mode, enrich=enrich)  # type: ignore[arg-type]
     prompts = derive_prompts(items(", ".join(parts)), concept, BANK, settings, per_image=2)
     assert not [problem for problem in lint(prompts, [concept]) if problem.level == "error"]
     assert all(part.strip() for prompt in prompts if prompt.text for part in prompt.text.split(","))

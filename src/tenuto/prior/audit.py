@@ -242,7 +242,7 @@ def _prior(
     where = f"prior of {concept.name}"
     if concept.kind == "style" and plan.mode == "match" and plan.ratio:
         what = "a style with matched prompts: training is nearly halted and the style becomes weak"
-        yield Problem("warning", where, what, 'set prior.mode = "random" (or "half")')
+        yield Problem("warning", where, what, 'set prior.prompts = "random" (or "half")')
     if plan.captions == "class" and not concept.class_word and plan.ratio:
         yield Problem("error", where, "prior rows are captioned by the class word, which is empty", "give class_word")
     if line.prior_rows and not line.pool:
@@ -274,7 +274,7 @@ def _together(
     asked = [plan.concept.name for plan in plans if plan.ratio and plan.mode != "none"]
     if len(plans) > 1 and asked:
         what = f"generated prior for {', '.join(asked)}, though several concepts already act as each other's prior"
-        yield Problem("warning", "prior", what, 'keep it only if you mean it; mode = "none" turns it off')
+        yield Problem("warning", "prior", what, 'keep it only if you mean it; prior.prompts = "none" turns it off')
     if asked and training.weight == 0:
         yield Problem("warning", "prior", "prior rows weigh 0: they change nothing", "set a weight, or ratio = 0")
     names = {plan.concept.name for plan in plans} | {""}

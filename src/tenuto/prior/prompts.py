@@ -79,7 +79,7 @@ SUBJECTS = ("1girl", "1boy", "1other", "2girls", "2boys", "multiple girls", "mul
 class PromptSettings(Settings):
     """Where prior prompts come from."""
 
-    mode: Mode | None = None
+    prompts: Mode | None = None
     """match, half, random, own or none; unset: random for styles, match for everything else."""
     filters: tuple[str, ...] = ()
     """Classes of tags to leave out: artist, meta, character_name, character_appearance, copyright."""
@@ -88,7 +88,7 @@ class PromptSettings(Settings):
     enrich: bool = False
     """Add a seeded place where a prompt names none, and what there is to see (class word, 1girl) where tags don't."""
     own: Path | None = None
-    """A text file with one prompt per line, for mode = "own"; lines that begin with "# " are remarks."""
+    """A text file with one prompt per line, for prompts = "own"; lines that begin with "# " are remarks."""
     bank: Path | None = None
     """A prompt bank of your own (TOML); unset: the checkpoint's, or the one that ships with tenuto."""
     prefix: str = ""
@@ -109,7 +109,7 @@ class PromptSettings(Settings):
         return value
 
     def mode_for(self, kind: Kind) -> Mode:
-        return self.mode or BY_KIND[kind]
+        return self.prompts or BY_KIND[kind]
 
 
 @dataclass(frozen=True)
@@ -182,7 +182,7 @@ def derive_prompts(
 def read_own_prompts(path: Path | None) -> list[str]:
     """One prompt per line; empty lines and lines that begin with "# " are left out."""
     if path is None:
-        raise TenutoError('prior.own is not set; mode = "own" needs a text file with one prompt per line')
+        raise TenutoError('prior.own is not set; prompts = "own" needs a text file with one prompt per line')
     try:
         lines = [line.strip() for line in path.read_bytes().decode("utf-8-sig").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
