@@ -37,7 +37,7 @@ VALIDATION, RATES = "clothing", (2e-4, 5e-4, 1e-3)
 SEEDS = (0, 1, 2)
 ARMS: dict[str, tuple[int, dict[str, Regularizer]]] = {
     "plain": (0, {}),
-    "held": (8, {"prior_prediction": PriorPrediction(weight=8.0)}),
+    "held": (8, {"prior_prediction": PriorPrediction(weight=2.0)}),
     "preservation x8": (8, {"prior_preservation": PriorPreservation(weight=0.25)}),
     "preservation x50": (50, {"prior_preservation": PriorPreservation(weight=0.25)}),
     "preservation x50, weight 1": (50, {"prior_preservation": PriorPreservation(weight=1.0)}),
