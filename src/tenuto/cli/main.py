@@ -77,7 +77,7 @@ def train(project: ProjectFile, changes: Changes = None, out: Out = None, as_jso
 
 @app.command()
 def compare(project: ProjectFile, changes: Changes = None, out: Out = None, as_json: Json = False) -> None:
-    """Compare what `train` made with the base, and write the report."""
+    """Compare what `train` made with the base and write the report; what is missing is trained first."""
     run(project, changes, out, as_json)
 
 

@@ -225,7 +225,8 @@ class Run:
         self.memories |= dict(state.memories)
         self.done = state.update
         self.journal.cut(self.done)
-        self.forwards = int(self.journal.read()[-1]["forwards"])
+        logged = self.journal.read()  # a power cut may have taken the log's last lines
+        self.forwards = int(logged[-1]["forwards"]) if logged else 0
 
     def not_finite(self, batch: Sequence[Row], terms: Mapping[str, Tensor]) -> NotFinite:
         values = ", ".join(f"{name} = {float(value.detach()):g}" for name, value in terms.items())
