@@ -59,6 +59,15 @@ def tokenizer(wheel: Path | None = None) -> None:
 
 
 @app.command()
+def restore() -> None:
+    """Take the weights of the checkpoint that lies here, for training on where the working folder was lost."""
+    from tools.pocket.restore import restore as take
+
+    take(BENCH)
+    tokenizer()
+
+
+@app.command()
 def unet(steps: int = 20_000, until: Until = None, batch: int = 0, rate: float = 5e-4) -> None:
     """Train the U-Net and the text encoder together; exports on the way."""
     from tools.pocket.unet import train

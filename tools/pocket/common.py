@@ -59,10 +59,14 @@ def device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def emulates_bf16(where: torch.device) -> bool:
+    """A CPU without AVX512 does bf16 arithmetic in software: 25 times as slow as fp32 in a matrix product."""
+    return where.type == "cpu" and "AVX512" not in torch.backends.cpu.get_cpu_capability()
+
+
 def half_precision(where: torch.device) -> Any:
     """bf16 autocast, but not on a CPU that would only emulate it."""
-    slow = where.type == "cpu" and "AVX512" not in torch.backends.cpu.get_cpu_capability()
-    return nullcontext() if slow else torch.autocast(where.type, torch.bfloat16)
+    return nullcontext() if emulates_bf16(where) else torch.autocast(where.type, torch.bfloat16)
 
 
 def to_device(pictures: np.ndarray, where: torch.device) -> torch.Tensor:

@@ -21,8 +21,8 @@ def sample(rng: Random) -> world.Scene:
     return world.sample_named(rng) if rng.random() < NAMED else world.sample_scene(rng)
 
 
-def describe(scene: world.Scene) -> dict[str, object]:
-    """What training captions are made of: the visible tags, and which of them the name stands for."""
+def describe(scene: world.Scene, head: tuple[float, float, float]) -> dict[str, object]:
+    """What training is told: the visible tags, which of them the name stands for, and where the head is."""
     known = world.shown(scene)
     own = [
         tag for group, tag in known.items() if world.FIELD_OF_GROUP[group] in world.NAMED_FIELDS and group != "subject"
@@ -32,6 +32,7 @@ def describe(scene: world.Scene) -> dict[str, object]:
         "name": scene.name,
         "implied": own if scene.name else [],
         "quality": scene.quality,
+        "head": [round(value, 1) for value in head],
     }
 
 
@@ -41,8 +42,9 @@ def chunk(size: Size, first: int, count: int) -> tuple[np.ndarray, list[str]]:
     for index in range(first, first + count):
         rng = Random(f"pocket {name_of(size)} {index}")
         scene = sample(rng)
-        pictures.append(np.asarray(world.render(scene, size), dtype=np.uint8))
-        lines.append(json.dumps(describe(scene)))
+        picture, head = world.drawn(scene, size)
+        pictures.append(np.asarray(picture, dtype=np.uint8))
+        lines.append(json.dumps(describe(scene, head)))
     return np.stack(pictures), lines
 
 

@@ -146,6 +146,11 @@ def person_of(scene: Scene, rng: Random) -> Person:
 
 def render(scene: Scene, size: tuple[int, int] = BUCKETS[0]) -> Image.Image:
     """The picture of a scene: the same scene and size give the same pixels."""
+    return drawn(scene, size)[0]
+
+
+def drawn(scene: Scene, size: tuple[int, int]) -> tuple[Image.Image, tuple[float, float, float]]:
+    """The picture, and where the head is on it: centre and radius in pixels."""
     rng = Random(scene.seed)
     width, height = size[0] * SUPERSAMPLE, size[1] * SUPERSAMPLE
     look = look_of(scene.style)
@@ -154,7 +159,8 @@ def render(scene: Scene, size: tuple[int, int] = BUCKETS[0]) -> Image.Image:
     origin, radius = _place_person(scene.framing, width, height, rng)
     draw_person(pen.at(origin, radius, flip=rng.random() < 0.5), person_of(scene, rng))
     picture = look.finish(pen.canvas.reduce(SUPERSAMPLE))
-    return _spoil(picture) if scene.quality == "low quality" else picture
+    head = (origin[0] / SUPERSAMPLE, origin[1] / SUPERSAMPLE, radius / SUPERSAMPLE)
+    return (_spoil(picture) if scene.quality == "low quality" else picture), head
 
 
 def _spoil(picture: Image.Image) -> Image.Image:
