@@ -115,6 +115,8 @@ class DataSettings(Settings):
     """How rows vary from visit to visit."""
     background: str = "white"
     """The colour that transparency is flattened on."""
+    alpha: Literal["flatten", "mask"] = "flatten"
+    """What transparency means: only a background, or also how much each place counts in the instance loss."""
     caption_extension: str = ".txt"
     """Extension of the caption files."""
     validation: float = Field(0.0, ge=0.0, lt=1.0)

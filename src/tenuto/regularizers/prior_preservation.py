@@ -7,8 +7,8 @@ from typing import final
 from pydantic import NonNegativeFloat
 from torch import Tensor
 
-from tenuto.regularizers.base import Regularizer
-from tenuto.regularizers.step import Step, squared_error
+from tenuto.regularizers.base import Memory, Regularizer
+from tenuto.regularizers.step import Step
 
 
 @final
@@ -29,9 +29,8 @@ class PriorPreservation(Regularizer):
     def needs_prior(self) -> bool:
         return True
 
-    def loss(self, step: Step) -> Tensor | None:
+    def loss(self, step: Step, memory: Memory) -> Tensor | None:
         rows = step.rows("prior")
         if not rows:
             return None
-        error = squared_error(step.predict(rows), step.target[list(rows)])
-        return self.weight_at(step.epoch) * step.spread(rows, error)
+        return self.weight_at(step.epoch) * step.spread(rows, step.error(rows))

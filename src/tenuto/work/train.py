@@ -27,8 +27,9 @@ from tenuto.regularizers.base import Regularizer
 from tenuto.training.journal import with_tensorboard
 from tenuto.training.loop import Run, train
 from tenuto.training.rows import Row, Source
-from tenuto.training.sources import InstanceSource, Latents, PriorSource
+from tenuto.training.sources import InstanceSource, Latents, MaskOf, Masks, PriorSource, no_mask
 from tenuto.training.watch import DriftWatch
+from tenuto.words import TenutoError
 from tenuto.work.prepare import Prepared
 from tenuto.work.prior import build_prior
 
@@ -64,6 +65,8 @@ def train_arm(
     updates = prepared.updates(prior, ratios, training.seed)
     captions = {image.id: image.caption for image in prepared.plan.images}
     latents = Latents(base, Cache(cache_home() / "latents"), project.data.background)
+    masks: MaskOf = Masks(base) if project.data.alpha == "mask" else no_mask
+    _refuse(prepared, training, masks)
     if project.training.tensorboard:
         listener = with_tensorboard(listener, training.folder / "tensorboard")
     adapter = _adapter(project, base, training.seed)
@@ -74,7 +77,7 @@ def train_arm(
             settings=project.training,
             regularizers=training.regularizers,
             updates=updates,
-            sources=_sources(prepared, training.seed, latents, store, prior, captions),
+            sources=_sources(prepared, training.seed, latents, masks, store, prior, captions),
             rows_per_epoch=prepared.length.rows_per_epoch,
             seed=training.seed,
             folder=training.folder,
@@ -93,6 +96,18 @@ def train_arm(
         adapter.detach()
 
 
+def _refuse(prepared: Prepared, training: Training, masks: MaskOf) -> None:
+    """What a method cannot do without is asked for before the first step."""
+    active = {name: method for name, method in training.regularizers.items() if method.active()}
+    for name, method in active.items():
+        if method.needs_trigger() and not any(concept.trigger for concept in prepared.concepts):
+            raise TenutoError(f"regularizers.{name}: needs a trigger to leave out; set concepts.trigger")
+        if method.needs_masks() and all(masks(item, False) is None for item in prepared.items):
+            raise TenutoError(
+                f'regularizers.{name}: needs masks; set data.alpha = "mask" and give pictures with transparency'
+            )
+
+
 def _adapter(project: Project, base: Base, seed: int) -> Adapter:
     if project.training.start_from:
         return attach_file(base, read_lora(Path(project.training.start_from)))
@@ -103,14 +118,15 @@ def _sources(
     prepared: Prepared,
     seed: int,
     latents: Latents,
+    masks: MaskOf,
     store: PriorStore,
     prior: Sequence[PriorImage],
     captions: Mapping[str, str],
 ) -> dict[str, Source]:
     base, variation = prepared.base, prepared.project.data.variation
-    triggers = {concept.name: concept.trigger for concept in prepared.concepts}
+    own = {concept.name: (concept.trigger, concept.class_word) for concept in prepared.concepts}
     sources: dict[str, Source] = {
-        item.id: InstanceSource(item, triggers[item.concept], variation, seed, latents, base.chunks)
+        item.id: InstanceSource(item, *own[item.concept], variation, seed, latents, base.chunks, masks)
         for item in prepared.items
     }
     for image in prior:
@@ -133,6 +149,8 @@ def fingerprint(prepared: Prepared, training: Training, prior: Sequence[PriorIma
         "regularizers": methods,
         "variation": project.data.variation.model_dump(mode="json"),
         "background": project.data.background,
+        "alpha": project.data.alpha,
+        "classes": [(concept.trigger, concept.class_word) for concept in prepared.concepts] if methods else [],
         "items": [(item.id, item.bucket, item.repeats) for item in prepared.items],
         "ratios": dict(prepared.ratios) if methods else {},
         "prior": [image.id for image in prior] if methods else [],
