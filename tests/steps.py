@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from tenuto.adapters.adapter import Adapter, AdapterSettings
 from tenuto.data.schedule import plan_updates
 from tenuto.families.base import Base, Conditioning
 from tenuto.families.process import from_alphas
+from tenuto.prior.states import BasePath, State
 from tenuto.randomness import noise
 from tenuto.regularizers.base import Regularizer
 from tenuto.regularizers.step import At, Step
@@ -39,13 +40,25 @@ class Thing:
     caption: str = "a b"
     class_caption: str | None = None
     mask: Tensor | None = None
+    states: int = 0
 
     def row(self, visit: int) -> Row:
         shape = (4, self.bucket.height // 2, self.bucket.width // 2)
         latents = noise(shape, 7, "thing", id=self.id)
+        path = self.path() if self.states else None
         return Row(
-            self.id, visit, self.role, self.bucket, self.caption, 1, latents, self.class_caption, self.mask
+            self.id, visit, self.role, self.bucket, self.caption, 1, latents, self.class_caption, self.mask, path
         )  # fmt: skip
+
+    def path(self) -> BasePath:
+        """A made-up base path."""
+        return BasePath(self.caption, "", self.bucket, 1, self.states, self.state)
+
+    def state(self, index: int) -> State:
+        """A made-up state of a base path."""
+        shape = (3, 4, self.bucket.height // 2, self.bucket.width // 2)
+        x_t, answer, blank = noise(shape, 7, "state", id=self.id, index=index)
+        return State(x_t, 100.0 + 200 * index, answer, blank)
 
 
 def things(count: int, role: Role = "instance", bucket: Size = SQUARE) -> list[Thing]:
@@ -86,6 +99,7 @@ def make_run(
         updates=updates,
         sources={thing.id: thing for thing in (*items, *prior)},
         rows_per_epoch=len(items),
+        sensor=[replace(thing, states=4).path() for thing in things(16, "prior", WIDE)],
         seed=3,
         folder=folder,
         plan="test",
@@ -112,7 +126,8 @@ def hand_step(
     given: dict[str, Any] = {
         "x_t": torch.zeros_like(target), "t": torch.arange(count), "target": target, "texts": texts,
         "told": lambda at, rows, *, adapter: Conditioning(torch.zeros(len(rows), 1, 1)),
-        "role": role, "share": share, "ids": tuple(map(str, range(count))), "visits": (0,) * count, "epoch": epoch,
+        "role": role, "share": share, "ids": tuple(map(str, range(count))), "epoch": epoch,
+        "marks": (frozenset[str](),) * count,
         "process": PROCESS, "chances": {"instance": EVEN, "prior": EVEN}, "model": model,
     }  # fmt: skip
     return Step(**(given | more))

@@ -88,6 +88,12 @@ class Adapter:
         """What is trained, in a fixed order: A and B of each layer."""
         return [getattr(layer, f)[NAME].weight for layer in self._layers.values() for f in FACTORS]
 
+    def factors(self) -> Iterator[tuple[str, Tensor, Tensor, float]]:
+        """Name, A [r in], B [out r] (views of what is trained) and s of each layer: its update is s B A."""
+        for name, layer in self._layers.items():
+            a, b = (getattr(layer, factor)[NAME].weight for factor in FACTORS)
+            yield name, a.flatten(1), b.flatten(1), layer.scaling[NAME]
+
     def trains_text(self) -> bool:
         return any(prefix != "lora_unet" for prefix in self._models)
 

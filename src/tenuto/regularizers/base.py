@@ -6,7 +6,7 @@ To add one: one file with one `@final` class, one line in `catalogue.py`, and it
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -48,6 +48,12 @@ class Probe(Protocol):
 
     def error(self) -> float:
         """The base's mean squared error on instance rows."""
+
+    def sensor_effects(self) -> Tensor:
+        """Of every controller state the prompt's effect in the base, |f_base(c) - f_base(blank)|^2 [N]."""
+
+    def sensor_moved(self, states: Sequence[int]) -> Tensor:
+        """How far the adapted answer is from the base's now, |f(c) - f_base(c)|^2, at these states [R]."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +101,19 @@ class Regularizer(Settings):
     def needs_masks(self) -> bool:
         """Whether it makes no sense without masks (data.alpha = "mask" and pictures with transparency)."""
         return False
+
+    def needs_states(self) -> int:
+        """How many states of every prior image's path it reads; 0: none."""
+        return 0
+
+    def needs_sensor(self) -> int:
+        """How many controller states it reads: at prompts that are neither trained on nor tested with; 0: none."""
+        return 0
+
+    def holds(self) -> bool:
+        """Whether it has a term of its own."""
+        own = type(self)
+        return own.loss is not Regularizer.loss or own.penalty is not Regularizer.penalty
 
     # -- before a step is fixed -----------------------------------------------------------------------------------
 

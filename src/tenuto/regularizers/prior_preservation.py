@@ -8,6 +8,7 @@ from pydantic import NonNegativeFloat
 from torch import Tensor
 
 from tenuto.regularizers.base import Memory, Regularizer
+from tenuto.regularizers.draft import KEPT
 from tenuto.regularizers.step import Step
 
 
@@ -30,7 +31,7 @@ class PriorPreservation(Regularizer):
         return True
 
     def loss(self, step: Step, memory: Memory) -> Tensor | None:
-        rows = step.rows("prior")
+        rows = tuple(row for row in step.rows("prior") if KEPT not in step.marks[row])  # those are not pictures
         if not rows:
             return None
         return self.weight_at(step.epoch) * step.spread(rows, step.error(rows))

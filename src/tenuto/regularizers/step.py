@@ -52,9 +52,9 @@ class Step:
     share: Tensor
     """1 / rows of that role in the whole update [B]: micro-batches simply add up."""
     ids: tuple[str, ...]
-    """Names of the rows, for error messages and for draws."""
-    visits: tuple[int, ...]
-    """With the id, the name of every draw made for a row."""
+    """Names of the rows, for error messages."""
+    marks: tuple[frozenset[str], ...]
+    """What methods have drawn each row for."""
     epoch: float
     """Epochs done, a fraction: what weight schedules follow."""
     process: Process
@@ -65,9 +65,9 @@ class Step:
     """How much each place counts [B 1 H W] in 0..1; None: all of it, in every row."""
     _memo: dict[tuple[At, Rows, bool], Tensor] = field(default_factory=dict, init=False, repr=False)
 
-    def rows(self, role: Role) -> Rows:
-        """Indices of the rows with this role."""
-        return tuple(i for i, own in enumerate(self.role) if own == role)
+    def rows(self, role: Role, mark: str | None = None) -> Rows:
+        """Indices of the rows with this role (and mark)."""
+        return tuple(i for i, own in enumerate(self.role) if own == role and (mark is None or mark in self.marks[i]))
 
     def predict(self, rows: Rows | None = None, *, at: At = "own", adapter: bool = True) -> Tensor:
         """The network's answer [R C H W] in float32 at these rows (default: all), remembered.

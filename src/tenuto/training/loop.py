@@ -20,6 +20,7 @@ from tenuto.adapters.files import save_lora
 from tenuto.data.schedule import Update
 from tenuto.events import Event, Listener, progress, silent, warn
 from tenuto.families.base import Base, Conditioning
+from tenuto.prior.states import BasePath
 from tenuto.randomness import noise, stream
 from tenuto.regularizers.base import Done, Memory, Regularizer
 from tenuto.regularizers.draft import Draft, timesteps
@@ -64,6 +65,8 @@ class Run:
     """Fingerprint of all that decides the result."""
     metadata: Mapping[str, str] = field(default_factory=dict)
     """Header of the LoRA files."""
+    sensor: Sequence[BasePath] = ()
+    """Paths that the drift controller reads, at prompts of its own."""
     listener: Listener = silent
     stop: Callable[[], bool] = lambda: False
     watch: Mapping[str, Callable[[], float]] = field(default_factory=dict)
@@ -80,9 +83,7 @@ class Run:
         self.optimizer: Optimizer = self.settings.optimizer.build(self.adapter.parameters())
         self.terms: Mapping[str, float] = {}
         self.chances = {role: self._chances(role) for role in ROLES}
-        self.probe = BaseProbe(
-            {role: self._first_rows(role) for role in ROLES} if self.regularizers else {}, self._probe_draft, self._bare
-        )
+        self.probe = BaseProbe(self._first_rows, self._probe_draft, self._bare, self.sensor)
         self._text = lru_cache(TEXTS_KEPT)(self._encode)
 
     @property
@@ -148,6 +149,7 @@ class Run:
             t=t,
             noise=noise(tuple(row.latents.shape), self.seed, purpose, row=row.id, visit=row.visit, **place),
             mask=row.mask,
+            path=row.path,
             epoch=self.epoch,
         )
 
@@ -174,7 +176,7 @@ class Run:
             role=tuple(draft.role for draft in batch),
             share=share.to(device),
             ids=tuple(draft.id for draft in batch),
-            visits=tuple(draft.visit for draft in batch),
+            marks=tuple(draft.marks for draft in batch),
             epoch=self.epoch,
             process=self.base.process,
             chances=self.chances,

@@ -9,6 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from tenuto.prior.states import BasePath
 from tenuto.regularizers.draft import Draft
 from tenuto.words import Role, Size
 
@@ -31,6 +32,8 @@ class Row:
     """The caption with the class word for the trigger; None: there is no trigger in it."""
     mask: Tensor | None = None
     """How much each place counts [1 H W] in 0..1, at the latents' size; None: all of it."""
+    path: BasePath | None = None
+    """The kept states of a prior image, where a method reads them."""
 
 
 class Source(Protocol):

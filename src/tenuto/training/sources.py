@@ -66,10 +66,13 @@ class PriorSource:
     caption: str
     store: PriorStore
     chunks: int
+    states: int = 0
+    """How many states of its path are read; a foreign picture has none."""
 
     def row(self, visit: int) -> Row:
-        latents = self.store.latents(self.image.id)
-        return Row(self.image.id, visit, "prior", self.image.bucket, self.caption, self.chunks, latents)
+        own, latents = self.image, self.store.latents(self.image.id)
+        path = self.store.path(own.id, self.states) if self.states and own.kind == "generated" else None
+        return Row(own.id, visit, "prior", own.bucket, self.caption, self.chunks, latents, path=path)
 
 
 class Latents:

@@ -31,7 +31,7 @@ from tenuto.training.sources import InstanceSource, Latents, MaskOf, Masks, Prio
 from tenuto.training.watch import DriftWatch
 from tenuto.words import TenutoError
 from tenuto.work.prepare import Prepared
-from tenuto.work.prior import build_prior
+from tenuto.work.prior import build_controller, build_prior
 
 WATCHED = 8
 """Prompts that the live drift reading looks at."""
@@ -69,6 +69,8 @@ def train_arm(
     _refuse(prepared, training, masks)
     if project.training.tensorboard:
         listener = with_tensorboard(listener, training.folder / "tensorboard")
+    sensed = any(method.active() and method.needs_sensor() for method in training.regularizers.values())
+    sensor = build_controller(prepared, store, listener, stop) if sensed else []
     adapter = _adapter(project, base, training.seed)
     try:
         run = Run(
@@ -83,6 +85,7 @@ def train_arm(
             folder=training.folder,
             plan=fingerprint(prepared, training, prior),
             metadata=_metadata(prepared, training, updates, prior),
+            sensor=sensor,
             listener=listener,
             stop=stop,
             watch={"drift": _watch(prepared, adapter, latents)} if project.training.watch_every else {},
@@ -99,7 +102,14 @@ def train_arm(
 def _refuse(prepared: Prepared, training: Training, masks: MaskOf) -> None:
     """What a method cannot do without is asked for before the first step."""
     active = {name: method for name, method in training.regularizers.items() if method.active()}
+    cut = {own.name for own in prepared.project.concepts if prepared.project.prior_of(own).captions != "full"}
     for name, method in active.items():
+        if method.needs_states() and cut:
+            raise TenutoError(
+                f'regularizers.{name}: kept states belong to whole prompts; set prior.captions = "full" ({min(cut)})'
+            )
+        if method.needs_sensor() and not any(other.holds() for other in active.values()):
+            raise TenutoError(f"regularizers.{name}: chooses weights, and no other method has one; add cached_prior")
         if method.needs_trigger() and not any(concept.trigger for concept in prepared.concepts):
             raise TenutoError(f"regularizers.{name}: needs a trigger to leave out; set concepts.trigger")
         if method.needs_masks() and all(masks(item, False) is None for item in prepared.items):
@@ -129,9 +139,10 @@ def _sources(
         item.id: InstanceSource(item, *own[item.concept], variation, seed, latents, base.chunks, masks)
         for item in prepared.items
     }
+    states = prepared.project.states()
     for image in prior:
         caption = captions.get(image.id, image.prompt)
-        sources[image.id] = PriorSource(image, caption, store, base.chunks(caption))
+        sources[image.id] = PriorSource(image, caption, store, base.chunks(caption), states)
     return sources
 
 
@@ -154,6 +165,7 @@ def fingerprint(prepared: Prepared, training: Training, prior: Sequence[PriorIma
         "items": [(item.id, item.bucket, item.repeats) for item in prepared.items],
         "ratios": dict(prepared.ratios) if methods else {},
         "prior": [image.id for image in prior] if methods else [],
+        "controller": [image.id for image in prepared.controller.images] if methods else [],
         "seed": training.seed,
         "version": 1,
     }
@@ -270,5 +282,6 @@ def train_all(
 def finished(prepared: Prepared, training: Training, lora: Path, prior: Sequence[PriorImage]) -> Done:
     """A training with what its prior set cost, also when that was taken from the store."""
     used = [image for image in prior if image.kind == "generated"] if training.regularizers else []
-    forwards = float(len(used) * prepared.project.prior.sampler.forwards())
+    sensor = prepared.controller if training.regularizers else None
+    forwards = float(len(used) * prepared.project.prior.sampler.forwards()) + (sensor.forwards if sensor else 0)
     return Done(training, lora, sum(image.seconds for image in used), forwards)
