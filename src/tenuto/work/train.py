@@ -65,8 +65,8 @@ def train_arm(
     updates = prepared.updates(prior, ratios, training.seed)
     captions = {image.id: image.caption for image in prepared.plan.images}
     latents = Latents(base, Cache(cache_home() / "latents"), project.data.background)
-    masks: MaskOf = Masks(base) if project.data.alpha == "mask" else no_mask
-    _refuse(prepared, training, masks)
+    masks = _masks(prepared)
+    refuse(prepared, training.regularizers)
     if project.training.tensorboard:
         listener = with_tensorboard(listener, training.folder / "tensorboard")
     sensed = any(method.active() and method.needs_sensor() for method in training.regularizers.values())
@@ -99,9 +99,9 @@ def train_arm(
         adapter.detach()
 
 
-def _refuse(prepared: Prepared, training: Training, masks: MaskOf) -> None:
-    """What a method cannot do without is asked for before the first step."""
-    active = {name: method for name, method in training.regularizers.items() if method.active()}
+def refuse(prepared: Prepared, methods: Mapping[str, Regularizer]) -> None:
+    """What a method cannot do without is asked for before any long work."""
+    active = {name: method for name, method in methods.items() if method.active()}
     cut = {own.name for own in prepared.project.concepts if prepared.project.prior_of(own).captions != "full"}
     for name, method in active.items():
         if method.needs_states() and cut:
@@ -112,10 +112,19 @@ def _refuse(prepared: Prepared, training: Training, masks: MaskOf) -> None:
             raise TenutoError(f"regularizers.{name}: chooses weights, and no other method has one; add cached_prior")
         if method.needs_trigger() and not any(concept.trigger for concept in prepared.concepts):
             raise TenutoError(f"regularizers.{name}: needs a trigger to leave out; set concepts.trigger")
-        if method.needs_masks() and all(masks(item, False) is None for item in prepared.items):
+        if method.needs_masks() and not _masked(prepared):
             raise TenutoError(
                 f'regularizers.{name}: needs masks; set data.alpha = "mask" and give pictures with transparency'
             )
+
+
+def _masks(prepared: Prepared) -> MaskOf:
+    return Masks(prepared.base) if prepared.project.data.alpha == "mask" else no_mask
+
+
+def _masked(prepared: Prepared) -> bool:
+    masks = _masks(prepared)
+    return any(masks(item, False) is not None for item in prepared.items)
 
 
 def _adapter(project: Project, base: Base, seed: int) -> Adapter:
@@ -269,6 +278,7 @@ def train_all(
     prepared: Prepared, folder: Path, listener: Listener = silent, stop: Callable[[], bool] = NEVER
 ) -> list[Done]:
     """Build the prior set, train every arm at every seed; what is there already is not made again."""
+    refuse(prepared, prepared.project.regularizers)
     stage(listener, "prior set")
     store, prior = build_prior(prepared, listener, stop)
     done = []
