@@ -25,7 +25,7 @@ from pydantic_core import ErrorDetails
 
 from tenuto.data.buckets import BucketSettings
 from tenuto.data.dataset import VariationSettings
-from tenuto.evaluation.comparison import ComparisonSettings
+from tenuto.evaluation.settings import ComparisonSettings
 from tenuto.families.sampling import SamplerSettings
 from tenuto.prior.prompts import PromptSettings
 from tenuto.regularizers.base import Regularizer

@@ -5,15 +5,18 @@ from __future__ import annotations
 import copy
 import random
 import time
+from collections.abc import Sequence
 from contextlib import nullcontext
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
 from tools.pocket.attention import written_out
-from tools.pocket.captions import Words, vary
+from tools.pocket.captions import END, Words, vary
 from tools.pocket.common import BUCKETS, Bench, Clock, Size, average_into, device, half_precision, rate, save, set_rate
 from tools.pocket.conv import quicken
-from tools.pocket.exam import Exam, answers
+from tools.pocket.exam import Exam, answers, school
 from tools.pocket.models import WIDTH, build_schedule, build_text_encoder, build_unet
 from tools.pocket.muon import Both
 from torch import Tensor, nn
@@ -81,10 +84,20 @@ class Feed:
         noise = torch.randn(x0.shape, generator=self.noise)
         noisy = self.signal[t].view(-1, 1, 1, 1) * x0 + self.strength[t].view(-1, 1, 1, 1) * noise
         lines = [self.captions[size][row] for row in rows]
-        said = [vary(line, self.rng) for line in lines]
-        marks = torch.tensor([answers(line, words) for line, words in zip(lines, said, strict=True)])
+        ids, marks = self.tell(lines)
         counts = attention_to_person(torch.tensor([line["head"] for line in lines]), size)
-        return noisy, t, self.words.batch(said), noise, counts, marks
+        return noisy, t, ids, noise, counts, marks
+
+    def tell(self, lines: Sequence[dict[str, Any]]) -> tuple[Tensor, Tensor]:
+        """Token ids [B, 77] of varied prompts, and the exam's answers [B, groups]."""
+        said = [vary(line, self.rng) for line in lines]
+        marks = [answers(line, words) for line, words in zip(lines, said, strict=True)]
+        return self.words.batch(said), torch.tensor(marks)
+
+    def prompts(self, count: int) -> tuple[Tensor, Tensor]:
+        """Without pictures; ids [B, N] are cut where nobody says anything any more (the encoder is causal)."""
+        ids, marks = self.tell(self.rng.choices(self.captions[self.size()], k=count))
+        return ids[:, : int((ids != END).sum(1).max()) + 1], marks
 
 
 def train(bench: Bench, steps: int, until: float | None, count: int, peak: float) -> None:
@@ -106,6 +119,9 @@ def train(bench: Bench, steps: int, until: float | None, count: int, peak: float
             optimizer.load_state_dict(state["optimizer"])
             step, clock.began = state["step"], state["began"]
     feed = Feed(bench, step)
+    if step == 0:
+        school(model.text, exam, lambda n: tuple(part.to(where) for part in feed.prompts(n)), partial(bench.log, "unet"))
+        slow.load_state_dict(model.state_dict())
 
     def keep() -> None:
         parts = {"model": model.state_dict(), "slow": slow.state_dict(), "exam": exam.state_dict(), "optimizer": optimizer.state_dict()}

@@ -17,9 +17,9 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
-from tenuto.evaluation.comparison import Comparison, Number
 from tenuto.evaluation.curve import final
 from tenuto.evaluation.figures import curve_figure, learning_figure, strip_figure
+from tenuto.evaluation.record import Comparison, Number
 from tenuto.files import write_text
 
 LARGEST = 256

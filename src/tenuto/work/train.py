@@ -15,7 +15,7 @@ from tenuto.adapters.files import attach_file, read_lora
 from tenuto.data.cache import Cache
 from tenuto.data.schedule import Update, usage
 from tenuto.data.tags import remove_trigger
-from tenuto.evaluation.comparison import save_picture
+from tenuto.evaluation.pictures import save_picture
 from tenuto.events import Listener, silent, stage
 from tenuto.families.base import Base
 from tenuto.families.sampling import sample
