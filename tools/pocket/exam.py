@@ -49,13 +49,18 @@ class Exam(nn.Module):
         return torch.stack(losses).sum() / (marks != UNSAID).sum().clamp(min=1)
 
 
-def school(text: nn.Module, exam: Exam, prompts: Callable[[int], tuple[Tensor, Tensor]], log: Log, steps: int = 600) -> None:
-    """Teach the text encoder alone, before the U-Net listens to it. prompts(count): token ids [B, N], marks."""
-    optimizer = torch.optim.AdamW([*text.parameters(), *exam.parameters()], lr=0.0, betas=(0.9, 0.98), weight_decay=0.0)
+Prompts = Callable[[int], tuple[Tensor, Tensor]]
+"""How many -> token ids [B, N], marks [B, groups]."""
+
+
+def school(text: nn.Module, exam: Exam, prompts: Prompts, log: Log, steps: int = 600) -> None:
+    """Teach the text encoder alone, before the U-Net listens to it."""
+    pupils = [*text.parameters(), *exam.parameters()]
+    optimizer = torch.optim.AdamW(pupils, lr=0.0, betas=(0.9, 0.98), weight_decay=0.0)
     losses: list[float] = []
     for step in range(steps):
         set_rate(optimizer, rate(step, step / steps, 1.5e-3, warm_up=50))
-        ids, marks = prompts(128)
+        ids, marks = (part.to(next(text.parameters()).device) for part in prompts(128))
         loss = exam(text(ids).last_hidden_state, marks)
         optimizer.zero_grad()
         loss.backward()

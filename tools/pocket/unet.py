@@ -46,7 +46,7 @@ class Denoiser(nn.Module):
 
 
 def attention_to_person(heads: Tensor, size: Size) -> Tensor:
-    """What each latent's error counts, mean 1 over a picture. heads: [B, 3], centre and radius in pixels; [B, 1, h, w]."""
+    """What each latent's error counts [B, 1, h, w], mean 1 over a picture. heads: [B, 3], centre and radius in pixels."""
     y, x = torch.meshgrid(*((torch.arange(side // CELL) + 0.5) * CELL for side in reversed(size)), indexing="ij")
     centre_x, centre_y, radius = (heads[:, n].view(-1, 1, 1) for n in range(3))
     right, down = (x - centre_x).abs() / radius, (y - centre_y) / radius
@@ -120,11 +120,12 @@ def train(bench: Bench, steps: int, until: float | None, count: int, peak: float
             step, clock.began = state["step"], state["began"]
     feed = Feed(bench, step)
     if step == 0:
-        school(model.text, exam, lambda n: tuple(part.to(where) for part in feed.prompts(n)), partial(bench.log, "unet"))
+        school(model.text, exam, feed.prompts, partial(bench.log, "unet"))
         slow.load_state_dict(model.state_dict())
 
     def keep() -> None:
-        parts = {"model": model.state_dict(), "slow": slow.state_dict(), "exam": exam.state_dict(), "optimizer": optimizer.state_dict()}
+        parts = {"model": model.state_dict(), "slow": slow.state_dict(), "exam": exam.state_dict()}
+        parts |= {"optimizer": optimizer.state_dict()}
         save(parts | {"step": step, "began": clock.began}, path)
 
     losses, since = [], time.time()

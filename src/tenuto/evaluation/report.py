@@ -529,29 +529,21 @@ def _matched_lines(comparison: Comparison) -> list[str]:
     return lines
 
 
-LEARNING = {
-    "instance loss": ("instance", "loss_instance", "instance_loss", "loss.instance", "loss/instance"),
-    "prior loss": ("prior_preservation", "prior_prediction", "prior", "loss_prior", "prior_loss"),
-    "drift": ("drift", "nd", "nD"),
-    "concept": ("concept", "concept_strength"),
-}
-"""Title -> names that the training log may use."""
+LEARNING = {"loss.instance": "instance loss", "validation": "loss on pictures kept out of training", "drift": "drift"}
+"""Key in the training log -> title of its curve. Every other loss is a regularizer's, named after it."""
 
 
 def _learning(comparison: Comparison, folder: Path) -> list[Markup]:
     logs = {arm: read_log(folder / paths[0]) for arm, paths in comparison.logs.items() if paths}
-    figures = []
-    for title, names in LEARNING.items():
-        series: dict[str, list[tuple[float, float]]] = {}
-        for arm, entries in logs.items():
-            name = next((n for n in names if any(n in entry for entry in entries)), None)
-            if name:
-                series[arm] = [
-                    (float(e.get("update", place)), float(e[name])) for place, e in enumerate(entries) if name in e
-                ]
-        if series and (svg := learning_figure(series, title)):
-            figures.append(Markup(svg))
-    return figures
+    terms = sorted({key for log in logs.values() for entry in log for key in entry if key.startswith("loss.")})
+    titles = LEARNING | {key: key.removeprefix("loss.") for key in terms if key not in LEARNING}
+    found = (learning_figure({arm: _series(log, key) for arm, log in logs.items()}, titles[key]) for key in titles)
+    return [Markup(svg) for svg in found if svg]
+
+
+def _series(log: Sequence[Mapping[str, Any]], key: str) -> list[tuple[float, float]]:
+    """(update, value) of the entries that have it."""
+    return [(float(entry["update"]), float(entry[key])) for entry in log if key in entry]
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:

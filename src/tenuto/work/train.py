@@ -13,6 +13,7 @@ from tenuto import __version__
 from tenuto.adapters.adapter import Adapter
 from tenuto.adapters.files import attach_file, read_lora
 from tenuto.data.cache import Cache
+from tenuto.data.dataset import Item
 from tenuto.data.schedule import Update, usage
 from tenuto.data.tags import remove_trigger
 from tenuto.evaluation.pictures import save_picture
@@ -28,12 +29,12 @@ from tenuto.training.journal import with_tensorboard
 from tenuto.training.loop import Run, train
 from tenuto.training.rows import Row, Source
 from tenuto.training.sources import InstanceSource, Latents, PriorSource
-from tenuto.training.watch import DriftWatch
+from tenuto.training.watch import DriftWatch, ValidationWatch
 from tenuto.work.prepare import Prepared
 from tenuto.work.prior import build_prior
 
 WATCHED = 8
-"""Prompts that the live drift reading looks at."""
+"""Pictures that each live reading looks at, at most."""
 UNIMPORTANT = {"save_every", "keep", "sample_every", "sample_prompts", "watch_every", "tensorboard"}
 """Training settings that do not change the result: they may differ between an interrupted run and its resumption."""
 NEVER: Callable[[], bool] = lambda: False  # noqa: E731
@@ -82,7 +83,7 @@ def train_arm(
             metadata=_metadata(prepared, training, updates, prior),
             listener=listener,
             stop=stop,
-            watch={"drift": _watch(prepared, adapter, latents)} if project.training.watch_every else {},
+            watch=_watches(prepared, adapter, latents) if project.training.watch_every else {},
             sample=lambda update: _draw_samples(prepared, training.folder, update),
         )
         write_text(training.folder / "project.toml", project.to_toml())
@@ -192,14 +193,22 @@ def _write_use(
     )
 
 
-def _watch(prepared: Prepared, adapter: Adapter, latents: Latents) -> DriftWatch:
-    concepts = {concept.name: concept for concept in prepared.concepts}
-    rows = []
-    for item in prepared.items[:WATCHED]:
-        own = concepts[item.concept]
-        bare = remove_trigger(item.caption, own.trigger, own.class_word)
-        rows.append(Row(item.id, 0, "prior", item.bucket, bare, prepared.base.chunks(bare), latents(item)))
-    return DriftWatch(prepared.base, adapter, rows, prepared.project.seed)
+def _watches(prepared: Prepared, adapter: Adapter, latents: Latents) -> dict[str, Callable[[], float]]:
+    """Drift without the trigger; with pictures set aside, the loss on them."""
+
+    def row(item: Item, caption: str) -> Row:
+        return Row(item.id, 0, "prior", item.bucket, caption, prepared.base.chunks(caption), latents(item))
+
+    def bare(item: Item) -> str:
+        own = next(concept for concept in prepared.concepts if concept.name == item.concept)
+        return remove_trigger(item.caption, own.trigger, own.class_word)
+
+    base, seed = prepared.base, prepared.project.seed
+    drift = DriftWatch(base, adapter, [row(item, bare(item)) for item in prepared.items[:WATCHED]], seed)
+    if not prepared.validation:
+        return {"drift": drift}
+    kept_out = [row(item, item.caption) for item in prepared.validation[:WATCHED]]
+    return {"drift": drift, "validation": ValidationWatch(base, kept_out, seed)}
 
 
 def _draw_samples(prepared: Prepared, folder: Path, update: int) -> None:
