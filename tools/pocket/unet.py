@@ -46,7 +46,7 @@ class Denoiser(nn.Module):
 
 
 def attention_to_person(heads: Tensor, size: Size) -> Tensor:
-    """What each latent's error counts [B, 1, h, w], mean 1 over a picture. heads [B, 3]: centre and radius in pixels."""
+    """How much each latent's error counts [B, 1, h, w]; mean 1. heads [B, 3]: centre and radius in pixels."""
     y, x = torch.meshgrid(*((torch.arange(side // CELL) + 0.5) * CELL for side in reversed(size)), indexing="ij")
     centre_x, centre_y, radius = (heads[:, n].view(-1, 1, 1) for n in range(3))
     right, down = (x - centre_x).abs() / radius, (y - centre_y) / radius
