@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
 
 from tenuto.data.bank import Bank
 from tenuto.data.dataset import Concept, Item
 from tenuto.evaluation.arms import Arm, cells_of, check
 from tenuto.evaluation.bench import Bench, Sampler, sampler_of
-from tenuto.evaluation.curve import Point, Ratio, compare_curves
+from tenuto.evaluation.curve import Level, Point, Quantity, Ratio, compare_curves
 from tenuto.evaluation.evidence import curve_of, evidence_of
 from tenuto.evaluation.metrics import METRICS
 from tenuto.evaluation.prompts import derive
@@ -130,9 +129,11 @@ def compare(
 def _matched(curves: Mapping[str, list[Point]], seed: int) -> list[Ratio]:
     if not all(curves.get(name) for name in ARMS):
         return []
-    quantities: tuple[Literal["drift", "bake"], ...] = ("drift", "bake")
+    levels: tuple[Level, ...] = ("plain", "held")
+    quantities: tuple[Quantity, ...] = ("drift", "bake")
     return [
-        compare_curves(curves["plain"], curves["held"], q, tolerance, seed)
-        for q in quantities
+        compare_curves(curves["plain"], curves["held"], quantity, tolerance, seed, level)
+        for level in levels
+        for quantity in quantities
         for tolerance in (0.02, 0.05)
     ]

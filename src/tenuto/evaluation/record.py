@@ -53,7 +53,7 @@ class Comparison(Settings):
     format: int = FORMAT
     arms: dict[str, ArmNumbers]
     matched: list[Ratio] = Field(default_factory=list)
-    """held / plain at matched concept strength, for drift and bake, within 2 % and 5 %."""
+    """held / plain at the concept strength of either as shipped, for drift and bake, within 2 % and 5 %."""
     curves: dict[str, list[Point]] = Field(default_factory=dict)
     curve_axis: Literal["concept_strength", "gain"] = "concept_strength"
     concept: dict[str, str] = Field(default_factory=dict)

@@ -17,7 +17,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
-from tenuto.evaluation.curve import final
+from tenuto.evaluation.curve import Level, Quantity, Ratio, final
 from tenuto.evaluation.figures import curve_figure, learning_figure, strip_figure
 from tenuto.evaluation.record import Comparison, Number
 from tenuto.files import write_text
@@ -332,20 +332,20 @@ def verdict(comparison: Comparison) -> Verdict:
     if plain is None or held is None:
         return Verdict("There is only one arm here, so nothing can be compared.", "unknown")
     caveats = []
-    ratios = [r for r in comparison.matched if r.quantity == "drift" and r.mean is not None]
-    bakes = [r for r in comparison.matched if r.quantity == "bake" and r.mean is not None]
-    wanted = len(next((r.per_seed for r in comparison.matched), []))
-    best = ratios[0] if ratios else None
+    best = _reached(comparison, "drift")
     if best is not None and best.mean is not None:
-        if best.reached < wanted:
+        wanted, bakes = len(best.per_seed), _reached(comparison, "bake", best.level)
+        if best.level == "held":
             caveats.append(
-                f"It reached the plain LoRA's concept strength in {best.reached} of {wanted} seeds; "
-                "only those count here."
+                "The held LoRA's concept is weaker as trained; it is compared with the plain LoRA where that one is as "
+                "weak, turned down or stopped early."
             )
+        if best.reached < wanted:
+            caveats.append(f"They met there in {best.reached} of {wanted} seeds; only those count here.")
         if best.interval and best.interval[0] < 1 < best.interval[1]:
             caveats.append("The seeds disagree: no difference is within the 95 % interval.")
         return _sentence(
-            best.mean, bakes[0].mean if bakes else None, "At the same concept strength, the held LoRA", caveats
+            best.mean, bakes.mean if bakes else None, "At the same concept strength, the held LoRA", caveats
         )
     drifts = _mean(plain, "drift"), _mean(held, "drift")
     strengths = _mean(plain, "concept_strength"), _mean(held, "concept_strength")
@@ -374,6 +374,12 @@ def verdict(comparison: Comparison) -> Verdict:
         reason = (held.get("concept_strength") or Number(mean=None)).reason or "nobody could read the pictures"
         caveats.append(f"Concept strength could not be measured ({reason}), so this is not at matched strength.")
     return _sentence(ratio, None, "As trained, the held LoRA", caveats)
+
+
+def _reached(comparison: Comparison, quantity: Quantity, level: Level | None = None) -> Ratio | None:
+    """The first matched reading that has a number: at the plain LoRA's strength if the held one gets there."""
+    found = (r for r in comparison.matched if r.quantity == quantity and level in (None, r.level))
+    return next((ratio for ratio in found if ratio.mean is not None), None)
 
 
 def _sentence(drift_ratio: float, bake_ratio: float | None, start: str, caveats: Sequence[str]) -> Verdict:
@@ -515,11 +521,8 @@ def _matched_lines(comparison: Comparison) -> list[str]:
     lines = []
     for ratio in comparison.matched:
         what = "Drift" if ratio.quantity == "drift" else "Bake"
-        start = (
-            f"{what}, held over plain, at the plain LoRA's concept strength (within {ratio.tolerance:.0%}): ".replace(
-                "%", " %"
-            )
-        )
+        within = f"{ratio.tolerance:.0%}".replace("%", " %")
+        start = f"{what}, held over plain, at the {ratio.level} LoRA's concept strength (within {within}): "
         if ratio.mean is None:
             lines.append(start + "not reached. No number is made up beyond the curve.")
             continue
