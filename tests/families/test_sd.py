@@ -143,7 +143,7 @@ def test_clip_skip(tiny_folder: Path, tiny_base: Base) -> None:
     skipped = open_base(str(tiny_folder), device="cpu", clip_skip=2)
     assert skipped.hash != tiny_base.hash
     assert not torch.equal(skipped.encode_text(["a"], [SQUARE]).text, tiny_base.encode_text(["a"], [SQUARE]).text)
-    ids = skipped.tokenizer("a", padding="max_length", max_length=77, return_tensors="pt").input_ids  # type: ignore[attr-defined]
+    ids = skipped.words[0].tokenizer("a", padding="max_length", max_length=77, return_tensors="pt").input_ids  # type: ignore[attr-defined]
     states = skipped.text_encoders["lora_te"](ids, output_hidden_states=True).hidden_states
     normed = skipped.text_encoders["lora_te"].final_layer_norm(states[-2])  # type: ignore[operator]
     torch.testing.assert_close(skipped.encode_text(["a"], [SQUARE]).text, normed)
