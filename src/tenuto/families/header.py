@@ -78,12 +78,12 @@ def read_header(path: Path) -> Header:
 
 
 def _refuse_disguise(path: Path, start: bytes, size: int) -> None:
-    if size < 8:
-        raise _damaged(path, f"only {size} bytes")
     text = start.lstrip(b"\xef\xbb\xbf \t\r\n")
     for begin, what in DISGUISES:
         if text.startswith(begin) and start[8:9] != b"{":
             raise TenutoError(f"{path}: {what}")
+    if size < 8:
+        raise _damaged(path, f"only {size} bytes")
 
 
 def _damaged(path: Path, why: str) -> TenutoError:
