@@ -71,7 +71,11 @@ def prepare(project: Project, listener: Listener = silent) -> Prepared:
         dtype=PRECISIONS[project.training.precision],
         vae=project.base.vae,
         clip_skip=project.base.clip_skip,
+        prediction=project.base.prediction,
+        zero_terminal_snr=project.base.zero_terminal_snr,
     )
+    for text in base.notes:
+        note(listener, text)
     concepts = tuple(
         Concept(own.name, own.kind, own.trigger, own.class_word, Path(own.images)) for own in project.concepts
     )
