@@ -216,19 +216,25 @@ def attach_file(base: Base, file: LoraFile, *, to_train: bool = False) -> Adapte
     to_train: refuse what could not be trained on as the same kind of adapter.
     Raises TenutoError naming the first thing that does not fit.
     """
-    if to_train:
-        _trainable(file)
-    loras = fit(file, base.modules())
+    loras = check_file(base, file, to_train=to_train)
     dora = {lora.magnitude is not None for lora in loras.values()}
-    if len(dora) > 1:
-        raise TenutoError(f"{file.path}: some of its layers are DoRA and some are not; only one kind at a time works")
     adapter = Adapter.attach_to(base, {n: Rank(l.rank, l.alpha) for n, l in loras.items()}, dora=True in dora)  # noqa: E741
     adapter.load({f"{name}.{f}": value for name, lora in loras.items() for f, value in _factors(lora).items()})
     return adapter
 
 
+def check_file(base: Base, file: LoraFile, *, to_train: bool = False) -> dict[str, Lora]:
+    """Its layers as they would be attached. Raises TenutoError as `attach_file` does."""
+    if to_train:
+        _trainable(file)
+    loras = fit(file, base.modules())
+    if len({lora.magnitude is not None for lora in loras.values()}) > 1:
+        raise TenutoError(f"{file.path}: some of its layers are DoRA and some are not; only one kind at a time works")
+    return loras
+
+
 def fit(file: LoraFile, modules: Mapping[str, nn.Module]) -> dict[str, Lora]:
-    """ "<prefix>.<layer>" of these modules -> its LoRA, shaped for its weight. Raises TenutoError for what does not fit."""
+    """ "<prefix>.<layer>" of these modules -> its LoRA, shaped for its weight. TenutoError for what does not fit."""
     if file.unknown:
         raise TenutoError(
             f"{file.path}: {len(file.unknown)} of its tensors cannot be used, first {file.unknown[0]}; "

@@ -35,9 +35,9 @@ DOTTED = {
 WORDS = (
     # diffusers
     "down_blocks", "mid_block", "up_blocks", "attentions", "resnets", "downsamplers", "upsamplers",
-    "transformer_blocks", "attn1", "attn2", "to_q", "to_k", "to_v", "to_out", "ff", "net", "proj", "proj_in", "proj_out", "conv", "conv1",
-    "conv2", "conv_shortcut", "conv_in", "conv_out", "conv_norm_out", "time_emb_proj", "time_embedding",
-    "add_embedding", "linear_1", "linear_2", "norm", "norm1", "norm2", "norm3",
+    "transformer_blocks", "attn1", "attn2", "to_q", "to_k", "to_v", "to_out", "ff", "net", "proj", "proj_in",
+    "proj_out", "conv", "conv1", "conv2", "conv_shortcut", "conv_in", "conv_out", "conv_norm_out", "time_emb_proj",
+    "time_embedding", "add_embedding", "linear_1", "linear_2", "norm", "norm1", "norm2", "norm3",
     # LDM
     "input_blocks", "middle_block", "output_blocks", "in_layers", "out_layers", "emb_layers", "skip_connection", "op",
     "out", "time_embed", "label_emb",
