@@ -76,20 +76,25 @@ def base_version(file: LoraFile, v_prediction: bool) -> str:
 def base_header(base: Base, file: LoraFile) -> dict[str, str]:
     """ss_* and modelspec.* of what the LoRA was made for."""
     v_prediction = base.scheduler_config().get("prediction_type") == "v_prediction"
-    version = base_version(file, v_prediction)
-    resolution = str(base.geometry.native)
+    return {
+        **version_header(base_version(file, v_prediction), v_prediction),
+        "ss_zero_terminal_snr": str(bool(base.scheduler_config().get("rescale_betas_zero_snr"))),
+        "modelspec.resolution": str(base.geometry.native),
+    }
+
+
+def version_header(version: str, v_prediction: bool) -> dict[str, str]:
+    """The keys that follow from ss_base_model_version."""
     reference = "https://github.com/Stability-AI/generative-models"
     return {
         "ss_base_model_version": version,
         "ss_v2": str(version.startswith("sd_v2")),
-        "ss_zero_terminal_snr": str(bool(base.scheduler_config().get("rescale_betas_zero_snr"))),
         "ss_sd_scripts_commit_hash": "(unknown)",
         "modelspec.sai_model_spec": "1.0.1",
         "modelspec.architecture": f"{VERSIONS[version]}/lora",
-        "modelspec.implementation": reference if file.layout == "sdxl" else "diffusers",
+        "modelspec.implementation": reference if version.startswith("sdxl") else "diffusers",
         "modelspec.implementation_version": f"tenuto/{__version__}",
         "modelspec.prediction_type": "v" if v_prediction else "epsilon",
-        "modelspec.resolution": resolution,
     }
 
 
