@@ -128,6 +128,25 @@ def prior_show(
 
 
 @app.command()
+def convert(
+    source: Annotated[Path, typer.Argument(help="A .ckpt, .pt, .pth or .bin, or a folder that holds such weights.")],
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="The new file; default: beside it.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Turn pickle weights into .safetensors, without running what is in them. Overwrites nothing."""
+    with guarded():
+        from tenuto.pickles import convert as converted
+
+        made = converted(source, out)
+        facts = [{"file": str(own.target), "tensors": own.tensors, "left_out": list(own.left)} for own in made]
+        lines = [
+            f"{own.target}: {own.tensors} tensors" + (f"; left out: {', '.join(own.left[:5])}" if own.left else "")
+            for own in made
+        ]
+        _tell(as_json, {"files": facts}, "\n".join(lines))
+
+
+@app.command()
 def demo(out: Annotated[Path, typer.Option(help="The demo's folder.")] = Path("runs/demo")) -> None:
     """The main job on the checkpoint that ships with tenuto: minutes on two CPU cores, nothing downloaded."""
     with guarded() as stop, Screen() as screen:
