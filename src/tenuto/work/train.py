@@ -9,7 +9,6 @@ from pathlib import Path
 
 import torch
 
-from tenuto import __version__
 from tenuto.adapters.adapter import Adapter
 from tenuto.adapters.files import attach_file, read_lora
 from tenuto.data.cache import Cache
@@ -30,12 +29,13 @@ from tenuto.training.loop import Run, train
 from tenuto.training.rows import Row, Source
 from tenuto.training.sources import InstanceSource, Latents, PriorSource
 from tenuto.training.watch import DriftWatch, ValidationWatch
+from tenuto.work.header import training_header
 from tenuto.work.prepare import Prepared
 from tenuto.work.prior import build_prior
 
 WATCHED = 8
 """Pictures that each live reading looks at, at most."""
-UNIMPORTANT = {"save_every", "keep", "sample_every", "sample_prompts", "watch_every", "tensorboard"}
+UNIMPORTANT = {"save_every", "keep", "sample_every", "sample_prompts", "watch_every", "tensorboard", "tags_in_file"}
 """Training settings that do not change the result: they may differ between an interrupted run and its resumption."""
 NEVER: Callable[[], bool] = lambda: False  # noqa: E731
 
@@ -80,7 +80,7 @@ def train_arm(
             seed=training.seed,
             folder=training.folder,
             plan=fingerprint(prepared, training, prior),
-            metadata=_metadata(prepared, training, updates, prior),
+            metadata=training_header(prepared, training, updates, prior),
             listener=listener,
             stop=stop,
             watch=_watches(prepared, adapter, latents) if project.training.watch_every else {},
@@ -96,7 +96,7 @@ def train_arm(
 
 def _adapter(project: Project, base: Base, seed: int) -> Adapter:
     if project.training.start_from:
-        return attach_file(base, read_lora(Path(project.training.start_from)))
+        return attach_file(base, read_lora(Path(project.training.start_from)), to_train=True)
     return Adapter.attach(base, project.training.adapter, seed)
 
 
@@ -145,32 +145,6 @@ def fingerprint(prepared: Prepared, training: Training, prior: Sequence[PriorIma
 
 def _content(path: str | None) -> str:
     return hash_file(Path(path)) if path and Path(path).is_file() else ""
-
-
-def _metadata(
-    prepared: Prepared, training: Training, updates: Sequence[Update], prior: Sequence[PriorImage]
-) -> dict[str, str]:
-    """The LoRA's header: what a person or a tool needs to know where it came from."""
-    use = usage(updates, prior)
-    project = prepared.project
-    methods = {name: method.model_dump(mode="json") for name, method in training.regularizers.items()}
-    return {
-        "tenuto_version": __version__,
-        "tenuto_base_hash": prepared.base.hash,
-        "tenuto_base_model": project.base.model if "/" not in project.base.model else Path(project.base.model).name,
-        "tenuto_arm": training.arm,
-        "tenuto_seed": str(training.seed),
-        "tenuto_regularizers": json.dumps(methods, sort_keys=True),
-        "tenuto_instance_images": str(len(prepared.items)),
-        "tenuto_prior_images_used": str(len(use.used)),
-        "tenuto_prior_images_unused": str(len(use.unused)),
-        "tenuto_prior_rows": str(use.draws),
-        "tenuto_triggers": ", ".join(concept.trigger for concept in prepared.concepts),
-        "ss_steps": str(len(updates)),
-        "ss_seed": str(training.seed),
-        "ss_learning_rate": str(project.training.optimizer.lr),
-        "ss_base_model_version": "sd_v1",
-    }
 
 
 def _write_use(
