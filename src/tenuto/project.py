@@ -25,7 +25,8 @@ from pydantic_core import ErrorDetails
 
 from tenuto.data.buckets import BucketSettings
 from tenuto.data.dataset import VariationSettings
-from tenuto.evaluation.comparison import ComparisonSettings
+from tenuto.evaluation.settings import ComparisonSettings
+from tenuto.families.prediction import Told
 from tenuto.families.sampling import SamplerSettings
 from tenuto.prior.prompts import PromptSettings
 from tenuto.regularizers.base import Regularizer
@@ -39,11 +40,16 @@ class BaseSettings(Settings):
     """[base]: the checkpoint being adapted; it is never changed."""
 
     model: str = "pocket"
-    """A name ("pocket"), a diffusers folder, or a hub id."""
+    """A name ("pocket"), a .safetensors file, a diffusers folder, or a hub id."""
     vae: str | None = None
-    """A folder with another autoencoder."""
+    """Another autoencoder: a .safetensors file or a diffusers folder."""
     clip_skip: PositiveInt = 1
-    """Which of the text encoder's last layers is read: 1 the last, 2 the one before (NAI and its children)."""
+    """Which of the text encoder's last layers is read: 1 the last, 2 the one before (NAI and its children). SDXL
+    always reads the one before the last: 1 and 2 are the same there."""
+    prediction: Told = "auto"
+    """auto: what the checkpoint says; eps or v where it doesn't say or says it wrongly."""
+    zero_terminal_snr: bool | None = None
+    """Whether the last timestep is noise alone (NoobAI v-pred). Unset: what the checkpoint says."""
     device: str = "auto"
     """auto: a GPU when there is one, else the CPU; or a torch device such as "cuda:1"."""
 
@@ -236,7 +242,7 @@ def _resolved(project: Project, folder: Path) -> Project:
     prior = paths(project.prior, "own", "tag_csv", "bank", "store")
     prior = prior.model_copy(update={"folders": tuple(paths(own, "path") for own in prior.folders)})
     base = paths(project.base, "vae")
-    base = paths(base, "model") if (folder / project.base.model).is_dir() else base
+    base = paths(base, "model") if (folder / Path(project.base.model).expanduser()).exists() else base
     return project.model_copy(
         update={
             "base": base,

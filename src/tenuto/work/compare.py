@@ -6,7 +6,8 @@ import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from tenuto.evaluation.comparison import Arm, Trained, compare
+from tenuto.evaluation.arms import Arm, Trained
+from tenuto.evaluation.comparison import compare
 from tenuto.evaluation.report import Extras, PriorUse, write_report
 from tenuto.evaluation.taggers import load_tagger
 from tenuto.events import Listener, silent, stage

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from tenuto.adapters.files import check_file, read_lora
 from tenuto.data.bank import Bank
 from tenuto.data.dataset import Concept, Item, scan, split_validation
 from tenuto.data.problems import Problem
@@ -77,7 +78,12 @@ def prepare(project: Project, listener: Listener = silent) -> Prepared:
         dtype=PRECISIONS[project.training.precision],
         vae=project.base.vae,
         clip_skip=project.base.clip_skip,
+        prediction=project.base.prediction,
+        zero_terminal_snr=project.base.zero_terminal_snr,
     )
+    for text in base.notes:
+        note(listener, text)
+    _check_loras(project, base)
     concepts = tuple(
         Concept(own.name, own.kind, own.trigger, own.class_word, Path(own.images)) for own in project.concepts
     )
@@ -95,6 +101,14 @@ def prepare(project: Project, listener: Listener = silent) -> Prepared:
         project, base, concepts, tuple(items), tuple(validation), tuple(foreign), (*problems, *more), bank, length,
         tuple(prompts), plan, _controller(project, concepts, items, bank, prompts), ratios,
     )  # fmt: skip
+
+
+def _check_loras(project: Project, base: Base) -> None:
+    """Files that are needed only after long work must fit the base now. Raises TenutoError."""
+    if project.training.start_from:
+        check_file(base, read_lora(Path(project.training.start_from)), to_train=True)
+    if project.comparison.second_lora:
+        check_file(base, read_lora(Path(project.comparison.second_lora)))
 
 
 def _ratios(project: Project, foreign: Sequence[Item]) -> dict[str, float]:

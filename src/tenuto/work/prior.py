@@ -7,7 +7,7 @@ from html import escape
 from pathlib import Path
 
 from tenuto.data.images import fit, read_image
-from tenuto.evaluation.comparison import save_picture
+from tenuto.evaluation.pictures import save_picture
 from tenuto.events import Listener, progress, silent
 from tenuto.families.base import Base
 from tenuto.files import write_text

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import torch
 
-from tenuto import __version__
 from tenuto.adapters.adapter import Adapter
 from tenuto.adapters.files import attach_file, read_lora
 from tenuto.data.cache import Cache
+from tenuto.data.dataset import Item
 from tenuto.data.schedule import Update, usage
 from tenuto.data.tags import remove_trigger
-from tenuto.evaluation.comparison import save_picture
+from tenuto.evaluation.pictures import save_picture
 from tenuto.events import Listener, silent, stage
 from tenuto.families.base import Base
 from tenuto.families.sampling import sample
@@ -28,14 +28,15 @@ from tenuto.training.journal import with_tensorboard
 from tenuto.training.loop import Run, train
 from tenuto.training.rows import Row, Source
 from tenuto.training.sources import InstanceSource, Latents, MaskOf, Masks, PriorSource, no_mask
-from tenuto.training.watch import DriftWatch
+from tenuto.training.watch import DriftWatch, ValidationWatch
 from tenuto.words import TenutoError
+from tenuto.work.header import training_header
 from tenuto.work.prepare import Prepared
 from tenuto.work.prior import build_controller, build_prior
 
 WATCHED = 8
-"""Prompts that the live drift reading looks at."""
-UNIMPORTANT = {"save_every", "keep", "sample_every", "sample_prompts", "watch_every", "tensorboard"}
+"""Pictures that each live reading looks at, at most."""
+UNIMPORTANT = {"save_every", "keep", "sample_every", "sample_prompts", "watch_every", "tensorboard", "tags_in_file"}
 """Training settings that do not change the result: they may differ between an interrupted run and its resumption."""
 NEVER: Callable[[], bool] = lambda: False  # noqa: E731
 
@@ -84,11 +85,11 @@ def train_arm(
             seed=training.seed,
             folder=training.folder,
             plan=fingerprint(prepared, training, prior),
-            metadata=_metadata(prepared, training, updates, prior),
+            metadata=training_header(prepared, training, updates, prior),
             sensor=sensor,
             listener=listener,
             stop=stop,
-            watch={"drift": _watch(prepared, adapter, latents)} if project.training.watch_every else {},
+            watch=_watches(prepared, adapter, latents) if project.training.watch_every else {},
             sample=lambda update: _draw_samples(prepared, training.folder, update),
         )
         write_text(training.folder / "project.toml", project.to_toml())
@@ -129,7 +130,7 @@ def _masked(prepared: Prepared) -> bool:
 
 def _adapter(project: Project, base: Base, seed: int) -> Adapter:
     if project.training.start_from:
-        return attach_file(base, read_lora(Path(project.training.start_from)))
+        return attach_file(base, read_lora(Path(project.training.start_from)), to_train=True)
     return Adapter.attach(base, project.training.adapter, seed)
 
 
@@ -185,32 +186,6 @@ def _content(path: str | None) -> str:
     return hash_file(Path(path)) if path and Path(path).is_file() else ""
 
 
-def _metadata(
-    prepared: Prepared, training: Training, updates: Sequence[Update], prior: Sequence[PriorImage]
-) -> dict[str, str]:
-    """The LoRA's header: what a person or a tool needs to know where it came from."""
-    use = usage(updates, prior)
-    project = prepared.project
-    methods = {name: method.model_dump(mode="json") for name, method in training.regularizers.items()}
-    return {
-        "tenuto_version": __version__,
-        "tenuto_base_hash": prepared.base.hash,
-        "tenuto_base_model": project.base.model if "/" not in project.base.model else Path(project.base.model).name,
-        "tenuto_arm": training.arm,
-        "tenuto_seed": str(training.seed),
-        "tenuto_regularizers": json.dumps(methods, sort_keys=True),
-        "tenuto_instance_images": str(len(prepared.items)),
-        "tenuto_prior_images_used": str(len(use.used)),
-        "tenuto_prior_images_unused": str(len(use.unused)),
-        "tenuto_prior_rows": str(use.draws),
-        "tenuto_triggers": ", ".join(concept.trigger for concept in prepared.concepts),
-        "ss_steps": str(len(updates)),
-        "ss_seed": str(training.seed),
-        "ss_learning_rate": str(project.training.optimizer.lr),
-        "ss_base_model_version": "sd_v1",
-    }
-
-
 def _write_use(
     path: Path, prepared: Prepared, updates: Sequence[Update], prior: Sequence[PriorImage], ratios: Mapping[str, float]
 ) -> None:
@@ -231,14 +206,22 @@ def _write_use(
     )
 
 
-def _watch(prepared: Prepared, adapter: Adapter, latents: Latents) -> DriftWatch:
-    concepts = {concept.name: concept for concept in prepared.concepts}
-    rows = []
-    for item in prepared.items[:WATCHED]:
-        own = concepts[item.concept]
-        bare = remove_trigger(item.caption, own.trigger, own.class_word)
-        rows.append(Row(item.id, 0, "prior", item.bucket, bare, prepared.base.chunks(bare), latents(item)))
-    return DriftWatch(prepared.base, adapter, rows, prepared.project.seed)
+def _watches(prepared: Prepared, adapter: Adapter, latents: Latents) -> dict[str, Callable[[], float]]:
+    """Drift without the trigger; with pictures set aside, the loss on them."""
+
+    def row(item: Item, caption: str) -> Row:
+        return Row(item.id, 0, "prior", item.bucket, caption, prepared.base.chunks(caption), latents(item))
+
+    def bare(item: Item) -> str:
+        own = next(concept for concept in prepared.concepts if concept.name == item.concept)
+        return remove_trigger(item.caption, own.trigger, own.class_word)
+
+    base, seed = prepared.base, prepared.project.seed
+    drift = DriftWatch(base, adapter, [row(item, bare(item)) for item in prepared.items[:WATCHED]], seed)
+    if not prepared.validation:
+        return {"drift": drift}
+    kept_out = [row(item, item.caption) for item in prepared.validation[:WATCHED]]
+    return {"drift": drift, "validation": ValidationWatch(base, kept_out, seed)}
 
 
 def _draw_samples(prepared: Prepared, folder: Path, update: int) -> None:
