@@ -29,7 +29,8 @@ class CachedPrior(Distilled):
     Paper  our own; relatives are Drift Correction, arXiv:2410.14159, and dark experience replay, arXiv:2004.07211.
     Cost   per prior row one forward and backward; fresh ones also one forward of the base. States cost nothing to make
            and, each, three latents in half precision on disk.
-    Avoid  nothing known. A few dozen prior images are enough: the targets have no noise. Use ratio 0.1 to 1.
+    Avoid  fresh = 0 with very few prior images: a fixed set can be learned by heart. Some dozens are enough otherwise,
+           at a ratio of 0.1 to 1: the targets have no noise.
     """
 
     weight: NonNegativeFloat = 1.0
