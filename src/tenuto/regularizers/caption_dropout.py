@@ -37,4 +37,4 @@ class CaptionDropout(Regularizer):
             or float(torch.rand((), generator=draft.stream("caption dropout", seed))) >= chance
         ):
             return draft
-        return replace(draft, caption="", class_caption="", chunks=1)
+        return replace(draft, caption="", class_caption="", bare_caption="", chunks=1)
