@@ -125,6 +125,10 @@ class Regularizer(Settings):
         """Whether it makes no sense without a trigger that can be replaced."""
         return False
 
+    def needs_company(self) -> bool:
+        """Whether it works only through other methods' prior rows."""
+        return False
+
     def needs_masks(self) -> bool:
         """Whether it makes no sense without masks (data.alpha = "mask" and pictures with transparency)."""
         return False

@@ -29,6 +29,9 @@ class CaptionDropout(Regularizer):
     weight: float = Field(default=0.1, ge=0, le=1)
     """Chance that a prior row loses its caption."""
 
+    def needs_company(self) -> bool:
+        return True
+
     def draw(self, draft: Draft, seed: int) -> Draft:
         chance = self.weight_at(draft.epoch)
         if (

@@ -33,6 +33,9 @@ class OverdrivenPrior(Regularizer):
     highest: float = Field(default=2.5, gt=1)
     """The highest strength, at weight 1."""
 
+    def needs_company(self) -> bool:
+        return True
+
     def apart(self) -> bool:
         return True
 

@@ -125,6 +125,7 @@ class Run:
         """Every method's memory, unless a saved state brought it."""
         if self.regularizers and not self.memories:
             self.memories = {name: method.init(self.adapter, self.probe) for name, method in self.regularizers.items()}
+            self.probe.forget()
 
     def _backward(self, terms: Mapping[str, Tensor], batch: Sequence[Draft], totals: dict[str, float]) -> None:
         if not terms:

@@ -59,6 +59,10 @@ class BaseProbe:
         errors = [step.error(step.rows("instance"), adapter=False).cpu() for step in self._of("instance")]
         return float(torch.cat(errors).mean()) if errors else 0.0
 
+    def forget(self) -> None:
+        """Let go of the states that were looked at; their answers have been told."""
+        self._steps.clear()
+
     @torch.no_grad()
     def activations(self, count: int) -> dict[str, Activations]:
         each = max(1, count // max(1, len(self._sensor)))
