@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from tenuto.cli import import_export
 from tenuto.cli.guard import guarded
 from tenuto.cli.screen import Screen
 
@@ -21,6 +22,7 @@ prior = typer.Typer(
     no_args_is_help=True, help="The prior set: what the base makes of your captions without the trigger."
 )
 app.add_typer(prior, name="prior")
+app.command("import")(import_export.import_config)
 
 ProjectFile = Annotated[Path, typer.Argument(help="The project file (TOML).")]
 Changes = Annotated[list[str] | None, typer.Option("--set", help="section.key=value; may be given several times.")]
