@@ -11,7 +11,7 @@ from tenuto.formats.command_line import Command, commands
 from tenuto.formats.imported import Draft, Imported
 from tenuto.formats.options import convert
 from tenuto.formats.source import Source, find, is_there, open_source, written
-from tenuto.formats.subsets import REG_NAMES, Subset, extension_of, layout, subfolders
+from tenuto.formats.subsets import PREFIXED, REG_NAMES, Subset, extension_of, layout, other_level, subfolders
 from tenuto.formats.values import flag, natural
 from tenuto.words import TenutoError
 
@@ -47,7 +47,8 @@ OWN = {"image_dir", "is_reg", "class_tokens", "num_repeats", "metadata_file", "s
 
 def recognises(source: Source) -> bool:
     if source.kind == "folder":
-        return bool(subfolders(source.path)) or any(subfolders(child) for child in _folders(source.path))
+        named = PREFIXED.fullmatch(source.path.resolve().name)
+        return bool(named or subfolders(source.path)) or any(subfolders(child) for child in _folders(source.path))
     if source.kind == "text":
         return any(
             each.script in (*TRAINERS, *OTHER_FAMILIES) or _typical(each.options) for each in commands(source.text)
@@ -132,10 +133,12 @@ def _layout_of(folder: Path) -> dict[str, Any]:
         return {"train_data_dir": ".", "caption_extension": ".txt", "enable_bucket": True}
     inner = [path for path in _folders(folder) if subfolders(path)]
     reg = [path for path in inner if path.name.lower() in REG_NAMES]
+    if not inner:
+        raise TenutoError(f"{folder}: no folder in it is called like '10_sks dog'; {other_level(folder)}")
     train = [path for path in inner if path not in reg]
     train = [path for path in train if path.name.lower() in TRAIN_NAMES] or train
     if len(train) != 1 or len(reg) > 1:
-        names = ", ".join(path.name for path in inner) or "none"
+        names = ", ".join(path.name for path in inner)
         raise TenutoError(
             f"{folder}: one folder of 'N_text' folders was looked for, found {names}; give the training folder itself"
         )

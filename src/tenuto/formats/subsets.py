@@ -127,7 +127,7 @@ def layout(draft: Draft, option: str, parent: Path, written: str, is_reg: bool, 
     """The subsets of a train_data_dir or reg_data_dir. Raises TenutoError for a wrong folder level."""
     found = subfolders(parent)
     if not found and parent.is_dir() and not is_reg:
-        raise TenutoError(f"{parent}: no folder in it is called like '10_sks dog'; {_other_level(parent)}")
+        raise TenutoError(f"{parent}: no folder in it is called like '10_sks dog'; {other_level(parent)}")
     for path, repeats, _ in found:
         if repeats < 1:
             draft.leave(option, path.name, "0 repeats: left out there without a word, and here")
@@ -143,7 +143,7 @@ def layout(draft: Draft, option: str, parent: Path, written: str, is_reg: bool, 
     ]
 
 
-def _other_level(parent: Path) -> str:
+def other_level(parent: Path) -> str:
     """The right folder, if it is one level up or down."""
     inner = next((path for path in sorted(parent.iterdir()) if path.is_dir() and subfolders(path)), None)
     if inner is not None:
