@@ -1,4 +1,4 @@
-"""`tenuto import`: another trainer's config becomes a project file; what was carried and what was not is listed."""
+"""`tenuto import` and `tenuto export`: ways in from other trainers, and ways out for a prior set."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from tenuto.cli.guard import guarded
+from tenuto.cli.screen import Screen
 
 
 def import_config(
@@ -59,3 +60,34 @@ def _show(imported: Any, out: Path, count: int) -> None:
     if count:
         typer.echo(f"{count} captions written")
     typer.echo(f"{out}: written; next: tenuto audit {out}")
+
+
+def export(
+    project: Annotated[Path, typer.Argument(help="The project file (TOML).")],
+    to: Annotated[str, typer.Option(help="sd-scripts (reg folder and dataset config) or d8 (class folders).")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="The folder to write.")],
+    changes: Annotated[list[str] | None, typer.Option("--set", help="section.key=value; may be given often.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")] = False,
+) -> None:
+    """Write the prior set as another trainer's reg folder: pictures, captions, infotext. What is missing is made."""
+    with guarded() as stop, Screen() as screen:
+        from tenuto.formats.catalogue import EXPORTS
+        from tenuto.formats.exported import PriorSet
+        from tenuto.project import load_project
+        from tenuto.words import TenutoError
+        from tenuto.work.prepare import prepare
+        from tenuto.work.prior import build_prior
+
+        if to not in EXPORTS:
+            raise TenutoError(f"--to {to}: there are {', '.join(EXPORTS)}")
+        prepared = prepare(load_project(project, changes or []), screen)
+        store, images = build_prior(prepared, screen, stop)
+        made = [image for image in images if image.kind == "generated"]
+        captions = {image.id: image.caption for image in prepared.plan.images}
+        done = EXPORTS[to](
+            PriorSet(prepared.project, prepared.base, store, made, captions, prepared.items, screen, stop), out
+        )
+        facts = {"folder": str(done.folder), "pictures": done.pictures, "notes": list(done.notes)}
+        typer.echo(
+            json.dumps(facts) if as_json else "\n".join([*done.notes, f"{done.pictures} pictures in {done.folder}"])
+        )

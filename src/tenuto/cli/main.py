@@ -23,6 +23,7 @@ prior = typer.Typer(
 )
 app.add_typer(prior, name="prior")
 app.command("import")(import_export.import_config)
+app.command("export")(import_export.export)
 
 ProjectFile = Annotated[Path, typer.Argument(help="The project file (TOML).")]
 Changes = Annotated[list[str] | None, typer.Option("--set", help="section.key=value; may be given several times.")]

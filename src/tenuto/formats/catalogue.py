@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tenuto.formats import d8, derrian, diffusers, kohya_ss, sd_scripts
+from tenuto.formats import d8, d8_out, derrian, diffusers, kohya_ss, sd_scripts, sd_scripts_out
 from tenuto.formats.command_line import commands
+from tenuto.formats.exported import Exported, PriorSet
 from tenuto.formats.imported import Imported
 from tenuto.formats.source import Source, open_source
 from tenuto.words import TenutoError
@@ -38,6 +39,12 @@ SYSTEMS: dict[str, System] = {
     ),
 }
 """In the order in which they are tried."""
+
+EXPORTS: dict[str, Callable[[PriorSet, Path], Exported]] = {
+    "sd-scripts": sd_scripts_out.export,
+    "d8": d8_out.export,
+}
+"""Ways out for a prior set; the key is the name for --to."""
 
 
 def import_project(path: Path, target: Path, *, system: str | None = None, extra: str = "") -> Imported:
