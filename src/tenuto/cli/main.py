@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from tenuto.cli import import_export
+from tenuto.cli import import_export, tags
 from tenuto.cli.guard import guarded
 from tenuto.cli.screen import Screen
 
@@ -24,6 +24,7 @@ prior = typer.Typer(
 app.add_typer(prior, name="prior")
 app.command("import")(import_export.import_config)
 app.command("export")(import_export.export)
+app.command("tags")(tags.tags)
 
 ProjectFile = Annotated[Path, typer.Argument(help="The project file (TOML).")]
 Changes = Annotated[list[str] | None, typer.Option("--set", help="section.key=value; may be given several times.")]
