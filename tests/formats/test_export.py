@@ -14,9 +14,10 @@ from typer.testing import CliRunner
 
 from tenuto.cli.main import app
 from tenuto.formats.catalogue import import_project
+from tenuto.formats.exported import open_folder
 from tenuto.formats.infotext import infotext
 from tenuto.prior.store import PriorImage
-from tenuto.words import Size
+from tenuto.words import Size, TenutoError
 
 PROJECT = """
 [base]
@@ -147,3 +148,20 @@ def test_infotext() -> None:
     )
     assert "Negative" not in text
     assert "Negative prompt: None" in infotext(image, "", "", none="None")
+
+
+@pytest.mark.parametrize("record", ["[", "[]", "{}", '{"pictures": [5]}', '{"pictures": [{"root": 1, "file": 2}]}',
+                                    '{"pictures": [{"root": "\\u0000", "file": "a.png"}]}', "[" * 50_000])  # fmt: skip
+def test_a_folder_with_another_record_is_left_alone(record: str, tmp_path: Path) -> None:
+    (tmp_path / "tenuto.json").write_text(record)
+    with pytest.raises(TenutoError, match="name a new folder"):
+        open_folder(tmp_path)
+
+
+def test_a_record_reaches_nothing_outside_its_folder(tmp_path: Path) -> None:
+    outside = tmp_path / "outside.png"
+    outside.write_text("x")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "tenuto.json").write_text('{"pictures": [{"root": "..", "file": "outside.png"}]}')
+    open_folder(tmp_path / "out")
+    assert outside.exists()

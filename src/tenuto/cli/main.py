@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from tenuto.cli import import_export
+from tenuto.cli import import_export, tags
 from tenuto.cli.guard import guarded
 from tenuto.cli.lora import lora
 from tenuto.cli.screen import Screen
@@ -26,6 +26,7 @@ app.add_typer(prior, name="prior")
 app.add_typer(lora, name="lora")
 app.command("import")(import_export.import_config)
 app.command("export")(import_export.export)
+app.command("tags")(tags.tags)
 
 ProjectFile = Annotated[Path, typer.Argument(help="The project file (TOML).")]
 Changes = Annotated[list[str] | None, typer.Option("--set", help="section.key=value; may be given several times.")]

@@ -113,13 +113,13 @@ def open_folder(folder: Path) -> None:
         if not folder.exists() or not any(folder.iterdir()):
             return
         known = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-        files = [folder / entry["root"] / entry["file"] for entry in known["pictures"]]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        named = [(folder / entry["root"] / entry["file"]).resolve() for entry in known["pictures"]]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise TenutoError(
             f"{folder}: holds other things than an export of tenuto; name a new folder with -o"
         ) from error
-    for path in files:
-        if path.resolve().is_relative_to(folder.resolve()):
+    for path in named:
+        if path.is_relative_to(folder.resolve()) and path.suffix == ".png":
             path.unlink(missing_ok=True)
             path.with_suffix(".txt").unlink(missing_ok=True)
 
