@@ -121,6 +121,8 @@ class DataSettings(Settings):
     """How rows vary from visit to visit."""
     background: str = "white"
     """The colour that transparency is flattened on."""
+    alpha: Literal["flatten", "mask"] = "flatten"
+    """What transparency means: only a background, or also how much each place counts in the instance loss."""
     caption_extension: str = ".txt"
     """Extension of the caption files."""
     validation: float = Field(0.0, ge=0.0, lt=1.0)
@@ -186,9 +188,22 @@ class Project(Settings):
         wanted = any(method.active() and method.needs_prior() for method in self.regularizers.values())
         return {concept.name: self.prior_of(concept).ratio if wanted else 0.0 for concept in self.concepts}
 
+    def states(self) -> int:
+        """How many states of every prior image's path are kept: as many as the method that reads most of them."""
+        return most_states(self.regularizers)
+
+    def sensor_states(self) -> int:
+        """How many controller states are read; 0: none."""
+        return max((method.needs_sensor() for method in self.regularizers.values() if method.active()), default=0)
+
     def to_toml(self) -> str:
         """The project with every default written out."""
         return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
+
+
+def most_states(methods: Mapping[str, Regularizer]) -> int:
+    """As many states of a prior image's path as the active method that reads most of them."""
+    return max((method.needs_states() for method in methods.values() if method.active()), default=0)
 
 
 def load_project(path: Path, changes: Sequence[str] = ()) -> Project:

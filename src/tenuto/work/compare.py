@@ -51,7 +51,7 @@ def compare_arms(
             tagger=tagger,
             held_out=[item for item in prepared.validation if item.concept == concept.name],
             test_items=test,
-            avoid={prompt.text for prompt in prepared.prompts},
+            avoid={prompt.text for prompt in prepared.prompts} | {own.prompt for own in prepared.controller.images},
             background=project.data.background,
             seed=project.seed,
             listener=listener,
