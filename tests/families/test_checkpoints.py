@@ -55,6 +55,7 @@ def drop_weight(folder: Path, file: str) -> None:
         (lambda f: (f / "model_index.json").unlink(), r"model_index.json: missing"),
         (lambda f: (f / "model_index.json").write_text("{"), r"not readable as JSON"),
         (lambda f: change_json(f / "model_index.json", _class_name="FluxPipeline"), r"a FluxPipeline; supported"),
+        (lambda f: change_json(f / "model_index.json", text_encoder=[None, None]), r"the SDXL refiner"),
         (lambda f: (f / "scheduler/scheduler_config.json").unlink(), r"scheduler_config.json: missing"),
         (lambda f: change_json(f / "scheduler/scheduler_config.json", prediction_type="sample"), r"prediction_type"),
         (lambda f: (f / UNET).unlink(), r"no .safetensors weights"),

@@ -123,7 +123,7 @@ def test_eps_with_zero_terminal_snr_is_refused(tiny_folder: Path, prediction: To
 
 def test_a_folder_is_overridden_and_says_what_it_is(tiny_folder: Path, tmp_path: Path) -> None:
     base = open_base(str(tiny_folder), device="cpu")
-    assert base.notes == ("StableDiffusionPipeline, answers eps (from scheduler_config.json)",)
+    assert base.notes == ("Stable Diffusion, answers eps (from scheduler_config.json)",)
     v = open_base(str(tiny_folder), device="cpu", prediction="v", zero_terminal_snr=True)
     assert v.process.prediction == "v"
     assert v.hash != base.hash

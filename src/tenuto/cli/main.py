@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from tenuto.cli import import_export, tags
 from tenuto.cli.guard import guarded
 from tenuto.cli.lora import lora
 from tenuto.cli.methods import methods
@@ -24,6 +25,9 @@ prior = typer.Typer(
 )
 app.add_typer(prior, name="prior")
 app.add_typer(lora, name="lora")
+app.command("import")(import_export.import_config)
+app.command("export")(import_export.export)
+app.command("tags")(tags.tags)
 app.command()(methods)
 
 ProjectFile = Annotated[Path, typer.Argument(help="The project file (TOML).")]

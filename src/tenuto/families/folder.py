@@ -26,6 +26,9 @@ TEXTS: dict[str, tuple[tuple[str, str, Any], ...]] = {
 }
 """Pipeline -> folders of its text encoders and their tokenizers, and the encoders' classes."""
 
+TITLES = {"StableDiffusionPipeline": "Stable Diffusion", "StableDiffusionXLPipeline": "Stable Diffusion XL"}
+"""How notes call them."""
+
 ALIASES = {
     "StableDiffusionImg2ImgPipeline": "StableDiffusionPipeline",
     "StableDiffusionXLImg2ImgPipeline": "StableDiffusionXLPipeline",
@@ -35,11 +38,16 @@ ALIASES = {
 
 def read_folder(folder: Path, request: Request) -> Loaded:
     """Load what model_index.json names. Raises TenutoError, and what the libraries raise on damaged files."""
-    kind = str(read_json(folder / "model_index.json").get("_class_name"))
+    index = read_json(folder / "model_index.json")
+    kind = str(index.get("_class_name"))
     pipeline = ALIASES.get(kind, kind)
     if pipeline not in TEXTS:
         raise TenutoError(f"{folder}: a {kind}; supported are Stable Diffusion 1.x, 2.x and XL ({', '.join(TEXTS)})")
     texts = TEXTS[pipeline]
+    if index.get(texts[0][0]) == [None, None]:
+        raise TenutoError(
+            f"{folder}: has only one of two text encoders: the SDXL refiner; train on the base checkpoint"
+        )
     for part in ("unet", "vae", *(name for encoder, tokenizer, _ in texts for name in (encoder, tokenizer))):
         if not (folder / part).is_dir():
             raise TenutoError(f"{folder}: the folder {part}/ is missing; download the checkpoint again")
@@ -56,7 +64,7 @@ def read_folder(folder: Path, request: Request) -> Loaded:
     return Loaded(
         request=request,
         pipeline=pipeline,
-        title=pipeline,
+        title=TITLES[pipeline],
         content=content_hash(scheduler, content),
         words=tuple(load_words(folder / tokenizer) for _, tokenizer, _ in texts),
         text_encoders=tuple(load_part(own, folder / name, dtype=request.dtype) for name, _, own in texts),

@@ -335,4 +335,7 @@ def partial_filters(prompts: Sequence[PriorPrompt], settings: PromptSettings) ->
             found.append(
                 PartialFilter(name, "set prior.tag_csv to a tag list with categories for a complete one", passed)
             )
+        elif not FILTERS[name].complete(load_tag_csv(settings.tag_csv)):
+            remedy = f"{settings.tag_csv.name} lists no tag of category {FILTERS[name].category}; use a fuller list"
+            found.append(PartialFilter(name, remedy, passed))
     return found
