@@ -13,7 +13,7 @@ from tenuto.project import Project, make_project
 from tenuto.training.journal import Journal
 from tenuto.words import Stopped, TenutoError
 from tenuto.work.prepare import audited, prepare
-from tenuto.work.train import Training, train_all, train_arm
+from tenuto.work.train import train_all
 from tests.steps import SQUARE, equal
 
 
@@ -91,5 +91,6 @@ def test_output_preservation_needs_a_trigger(tiny_folder: Path, tmp_path: Path) 
     own = project(tmp_path, tiny_folder, {"output_preservation": {}})
     bare = own.model_copy(update={"concepts": (own.concepts[0].model_copy(update={"trigger": ""}),)})
     prepared = prepare(bare)
+    assert any("needs a trigger" in str(problem) for problem in audited(prepared).errors)
     with pytest.raises(TenutoError, match="needs a trigger"):
-        train_arm(prepared, Training("held", bare.regularizers, 0, tmp_path / "run"), None, [])  # type: ignore[arg-type]
+        train_all(prepared, tmp_path / "run")

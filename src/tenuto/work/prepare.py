@@ -25,6 +25,7 @@ from tenuto.prior.plan import PriorPlan, plan_prior
 from tenuto.prior.prompts import PriorPrompt, derive_prompts, partial_filters
 from tenuto.project import ConceptSettings, Project
 from tenuto.words import TenutoError
+from tenuto.work.needs import lacks
 
 DEFAULT_EPOCHS = 10
 STATES_PER_PATH = 4
@@ -243,7 +244,7 @@ def audited(prepared: Prepared) -> AuditReport:
     drawable = all(owners & {name, ""} for name, ratio in prepared.ratios.items() if ratio)
     return audit(
         prepared.items,
-        prepared.problems,
+        (*prepared.problems, *lacks(project, prepared.base, prepared.concepts, prepared.items)),
         plans,
         prepared.prompts,
         pool,
