@@ -426,11 +426,12 @@ def test_prior_rows_are_answered_at_higher_strengths_and_the_same_ones_again(tin
 
 def toy(method: DriftController, updates: int, log: float = 0.0, w: float = 0.0, least: float = 0.0) -> Any:
     """35: inst = (w - 1)^2, drift = w^2, so w = 1 / (1 + lam) at rest; `least` keeps w from falling lower."""
-    history = []
+    history: list[tuple[float, float]] = []
+    before = w * w
     for update in range(1, updates + 1):
         w = max(w - 0.05 * (2 * (w - 1) + 2 * math.exp(log) * w) / (1 + math.exp(log)), least)
         if not update % method.every:
-            log = method.advance(log, w * w)
+            log, before = method.advance(log, w * w, before), w * w
             history.append((log, w * w))
     return history
 
@@ -439,6 +440,23 @@ def test_the_controller_reaches_the_budget_and_stays() -> None:
     history = toy(DriftController(budget=0.1), 3000)
     assert all(abs(drift / 0.1 - 1) < 0.05 for _, drift in history[-50:])
     assert math.exp(history[-1][0]) == pytest.approx(2.16, rel=0.1)
+
+
+@pytest.mark.parametrize("budget", [0.02, 0.1, 0.3])
+@pytest.mark.parametrize("weight", [1.0, 10.0])
+def test_drift_that_starts_at_nothing_hardly_overshoots(weight: float, budget: float) -> None:
+    """A slow plant with steps of bounded size, as Adam's are: within 15 % of the budget after 600 updates."""
+    method, w, before, drifts = DriftController(budget=budget), 0.0, 0.0, list[float]()
+    log = math.log(method.start)
+    for update in range(1, 601):
+        lam = weight * math.exp(log)
+        w -= 0.005 * min(max(3 * ((w - 1) + lam * w) / (1 + lam), -1), 1)
+        if not update % method.every:
+            log = method.advance(log, w * w, before) if update >= method.warmup else log
+            before = w * w
+            drifts.append(before)
+    assert max(drifts) < 1.6 * budget
+    assert abs(drifts[-1] / budget - 1) < 0.15
 
 
 def test_a_budget_out_of_reach_rails_and_recovers_without_winding_up() -> None:
@@ -457,17 +475,18 @@ def test_a_budget_out_of_reach_rails_and_recovers_without_winding_up() -> None:
 def test_above_the_budget_the_weight_rises_and_below_it_falls() -> None:
     """36: and stays inside its bounds."""
     method = DriftController(budget=0.1)
-    assert method.advance(0.0, 0.2) > 0 > method.advance(0.0, 0.05)
+    assert method.advance(0.0, 0.2, 0.2) > 0 > method.advance(0.0, 0.05, 0.05)
+    assert method.advance(0.0, 0.05, 0.02) > 0, "a steep rise is answered before the budget is reached"
     low, high = math.log(method.lowest), math.log(method.highest)
     for drift in (0.0, 1e-9, 1e9):
         log = 0.0
         for _ in range(1000):
-            log = method.advance(log, drift)
+            log = method.advance(log, drift, drift / 2)
             assert low <= log <= high
 
 
 def test_the_controllers_multiplier_is_in_the_loss_and_in_the_log(tiny_base: Base, tmp_path: Path) -> None:
-    methods: dict[str, Regularizer] = {"l2": L2ToBase(weight=2.0), "c": DriftController()}
+    methods: dict[str, Regularizer] = {"l2": L2ToBase(weight=2.0), "c": DriftController(start=1.0)}
     run = moved(make_run(tiny_base, tmp_path, methods))
     rows = next(run.remaining())
     plain = run.learn(rows)["l2"]
@@ -478,7 +497,7 @@ def test_the_controllers_multiplier_is_in_the_loss_and_in_the_log(tiny_base: Bas
 
 
 def test_the_controller_says_when_the_budget_is_out_of_reach(tiny_base: Base, tmp_path: Path) -> None:
-    method = DriftController(budget=1e-9, every=1, warmup=0, highest=1.0)
+    method = DriftController(budget=1e-9, every=1, warmup=0, highest=1.0, start=1.0)
     said: list[str] = []
     run = moved(make_run(tiny_base, tmp_path, {"l2": L2ToBase(), "c": method}), 0.1)
     run.begin()

@@ -14,8 +14,11 @@ from tenuto.regularizers.base import Done, Memory, Probe, Regularizer
 
 QUARTERS = 4
 """A reading renews this part of the states, so that it costs a quarter of them."""
-LIMIT = 2.0
-"""The log error that is acted on is cut here: drift starts at 0."""
+LIMITS = (-1.0, 2.0)
+"""The log error that is acted on is cut here: drift starts at 0, and what was let go is slow to come back."""
+SHOULDER = 0.25
+"""Share of the budget under which a rise of the drift is no news."""
+TINY = 1e-12
 PATIENCE = 5
 """Readings at the highest weight and over the budget before that is said."""
 SLACK = 1.1
@@ -25,11 +28,13 @@ SLACK = 1.1
 class DriftController(Regularizer):
     """Choose the weight of all other methods so that the drift stays at a budget.
 
-        log M <- log M + weight * every * log(nD / budget)        every `every` updates, within [lowest, highest]
+        log M <- log M + weight * every * log(nD / budget) + damping * log(nD' / nD' before)
         nD = sum | f - f_base |^2 / sum | f_base(c) - f_base(empty) |^2        over `states` controller states
 
     All other methods' weights are multiplied by M. The states lie on the base's own paths, at prompts that are neither
-    trained on nor tested with. nD is an energy ratio: 0.1 is 32 % in amplitude. Near its bounds M does not wind up.
+    trained on nor tested with. nD is an energy ratio: 0.1 is 32 % in amplitude; nD' is nD + budget / 4. Drift starts at
+    0 and would overshoot while M follows: the damping answers its rise before the budget is reached. M stays between
+    `lowest` and `highest` and does not wind up there.
 
     Paper  our own; relatives are GECO, arXiv:1810.00597, and PID Lagrangians, arXiv:2007.03964.
     Cost   states / (4 every) forwards per update; the states' paths once, kept in the prior store.
@@ -37,13 +42,17 @@ class DriftController(Regularizer):
            `gram_penalty` its reading flatters: both look at the same states.
     """
 
-    weight: NonNegativeFloat = 0.01
+    weight: NonNegativeFloat = 0.02
     """How fast M follows: change of its logarithm per update and unit of log error."""
+    damping: NonNegativeFloat = 0.7
+    """How much a rise of the drift raises M at once, as a power of it; above 1 it may swing."""
+    start: PositiveFloat = 4.0
+    """M at the start: to hold first and let go then overshoots less than the other way round."""
     budget: PositiveFloat = 0.1
     """The drift that is allowed."""
     every: PositiveInt = 10
     """Updates between readings."""
-    warmup: NonNegativeInt = 50
+    warmup: NonNegativeInt = 20
     """Updates before it acts."""
     states: PositiveInt = Field(default=64, ge=64, multiple_of=QUARTERS)
     """Controller states; fewer than 64 are no measure."""
@@ -58,9 +67,10 @@ class DriftController(Regularizer):
     def init(self, adapter: Adapter, probe: Probe) -> Memory:
         effects = probe.sensor_effects()
         return {
-            "log": torch.tensor(0.0, dtype=torch.float64),
+            "log": torch.tensor(math.log(self.start), dtype=torch.float64),
             "moved": torch.full((len(effects),), math.nan, dtype=torch.float64),
             "effect": effects.double().sum(),
+            "before": torch.tensor(math.nan, dtype=torch.float64),
             "readings": torch.tensor(0),
             "over": torch.tensor(0),
         }
@@ -73,9 +83,10 @@ class DriftController(Regularizer):
             return memory
         memory = self._read(memory, done.probe)
         drift = _drift(memory)
-        if math.isnan(drift) or done.update < self.warmup:
+        before, memory = float(memory["before"]), {**memory, "before": torch.tensor(drift, dtype=torch.float64)}
+        if math.isnan(before) or done.update < self.warmup:
             return memory
-        log = self.advance(float(memory["log"]), drift, done.epoch)
+        log = self.advance(float(memory["log"]), drift, before, done.epoch)
         over = int(memory["over"]) + 1 if self.stuck(log, drift) else 0
         if over == PATIENCE:
             done.warn(
@@ -84,10 +95,13 @@ class DriftController(Regularizer):
             )
         return {**memory, "log": torch.tensor(log, dtype=torch.float64), "over": torch.tensor(over)}
 
-    def advance(self, log: float, drift: float, epoch: float = 0.0) -> float:
+    def advance(self, log: float, drift: float, before: float, epoch: float = 0.0) -> float:
         """The next log M. It is the whole state, and bounded: nothing can wind up."""
-        error = math.log(max(drift, 1e-12) / self.budget)
-        log += self.weight_at(epoch) * self.every * min(max(error, -LIMIT), LIMIT)
+        low, high = LIMITS
+        error = min(max(math.log(max(drift, TINY) / self.budget), low), high)
+        shoulder = SHOULDER * self.budget
+        rise = math.log((drift + shoulder) / (before + shoulder))
+        log += self.weight_at(epoch) * self.every * error + self.damping * rise
         return min(max(log, math.log(self.lowest)), math.log(self.highest))
 
     def stuck(self, log: float, drift: float) -> bool:
