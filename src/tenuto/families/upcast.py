@@ -17,8 +17,10 @@ from torch.nn.grad import conv2d_input
 
 def lacks_bfloat16(device: torch.device, dtype: torch.dtype) -> bool:
     """Whether this would be emulated, slowly."""
-    supported: Any = torch.ops.mkldnn._is_mkldnn_bf16_supported
-    return device.type == "cpu" and dtype == torch.bfloat16 and not supported()
+    if device.type != "cpu" or dtype != torch.bfloat16:
+        return False
+    supported: Any = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)  # not in every build
+    return supported is None or not supported()
 
 
 def compute_in_float32(module: nn.Module) -> None:
