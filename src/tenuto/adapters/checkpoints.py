@@ -154,6 +154,8 @@ def extract(
         if before.shape != after.shape:
             raise TenutoError(f"{tuned}: {key} is {list(after.shape)}, in {base} {list(before.shape)}")
         delta = after.float() - before.float()
+        if not delta.isfinite().all():
+            raise TenutoError(f"{key} of {base} or {tuned} holds values that are not finite")
         if delta.count_nonzero():
             name = _layer(key, _layout(base)) if delta.ndim in (2, 4) else None
             if name is not None and (parts is None or part_of(name) in parts):

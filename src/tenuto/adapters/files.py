@@ -85,11 +85,14 @@ class LoraFile:
         return dict(Counter(f"{l.kind} with DoRA" if l.is_dora else l.kind for l in self.layers.values()))  # noqa: E741
 
     def lora(self, name: str) -> Lora:
-        """One layer as a plain LoRA. Raises TenutoError when it cannot be one."""
+        """One layer as a plain LoRA. Raises TenutoError when it cannot be one, or holds values that are not finite."""
         try:
-            return self.layers[name].lora(kernel_of(name))
+            lora = self.layers[name].lora(kernel_of(name))
         except TenutoError as error:
             raise TenutoError(f"{self.path}: {name}: {error}") from error
+        if not all(factor.isfinite().all() for factor in lora.factors()):
+            raise TenutoError(f"{self.path}: {name} holds values that are not finite; its training broke down")
+        return lora
 
 
 # -- in -------------------------------------------------------------------------------------------------------------
