@@ -179,7 +179,8 @@ def test_derrian_oddities(tmp_path: Path) -> None:
     file.write_text(DERRIAN.replace('"train/10_sks dog"', r'"D:\pictures\10_sks dog"').replace("is_reg = true\n", ""))
     found = import_project(file, tmp_path)
     assert "backslashes" in said(found, "the file")
-    assert found.project["concepts"][0]["images"] == r"D:\pictures\10_sks dog"
+    own = found.project["concepts"][0]
+    assert (own["name"], own["trigger"], own["images"]) == ("sks dog", "sks", r"D:\pictures\10_sks dog")
     pictures(tmp_path / "reg_dogs", 2, "dog")
     file.write_text(DERRIAN.replace("reg/1_dog", "reg_dogs").replace("is_reg = true\n", ""))
     assert "looks like a reg folder" in said(import_project(file, tmp_path), "image_dir")
@@ -234,6 +235,13 @@ def test_diffusers(tmp_path: Path) -> None:
     assert project.training.epochs == 150, "an epoch there was 200 rows, here it is 4"
     assert project.training.sample_prompts == ("a sks dog in a bucket",)
     assert "every picture" in said(found, "instance_prompt")
+
+
+def test_variables_that_are_set_elsewhere(tmp_path: Path) -> None:
+    (tmp_path / "a.sh").write_text("accelerate launch train_network.py --train_data_dir=$DATA --network_dim=4 --seed 0")
+    found = import_project(tmp_path / "a.sh", tmp_path)
+    assert "does not set" in said(found, "train_data_dir")
+    assert found.project["seed"] == 0
 
 
 def test_settings_that_cannot_be_read_are_said(tmp_path: Path) -> None:

@@ -209,6 +209,8 @@ def _options(draft: Draft, data: Mapping[str, Any]) -> dict[str, Any]:
     _warmup(draft, options)
     _noise(draft, options)
     _rates(options)
+    if _number(options.get("seed")) == 0:  # drawn anew for every run
+        options.pop("seed", None)
     return {name: value for name, value in options.items() if value not in (None, "")}
 
 

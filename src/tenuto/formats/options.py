@@ -19,6 +19,7 @@ from tenuto.formats.subsets import Subset, put_subsets, rows_of
 from tenuto.formats.values import (
     above_zero,
     at_least_zero,
+    below_one,
     flag,
     literal,
     natural,
@@ -48,7 +49,7 @@ CARRIED: dict[str, Rule] = {
     "flip_aug": Goes("data.variation.flip", flag, unset=(None, "", False)),
     "gradient_checkpointing": Goes("training.gradient_checkpointing", flag),
     "network_weights": Goes("training.start_from", words),
-    "validation_split": Goes("data.validation", share, unset=(None, "", 0, 0.0)),
+    "validation_split": Goes("data.validation", below_one, unset=(None, "", 0, 0.0)),
     "save_every_n_steps": Goes("training.save_every", positive, unset=(None, "", 0, "0")),
     "sample_every_n_steps": Goes("training.sample_every", natural, unset=(None, "", 0, "0")),
     "scale_weight_norms": Goes("regularizers.max_norm.limit", above_zero, unset=(None, "", 0, 0.0, "0")),
@@ -97,7 +98,8 @@ LEFT = reasons({
     "tenuto trains the whole adapter with one rank and one rate":
         "block_dims block_alphas conv_block_dims conv_block_alphas down_lr_weight mid_lr_weight up_lr_weight "
         "block_lr_zero_threshold loraplus_lr_ratio loraplus_unet_lr_ratio loraplus_text_encoder_lr_ratio "
-        "dim_from_weights",
+        "dim_from_weights text_encoder_lr1 text_encoder_lr2",
+    "training.adapter.parts says which layers are trained": "network_train_unet_only network_train_text_encoder_only",
     "tenuto trains on the checkpoint as it is; merge first, then give the merged file":
         "base_weights base_weights_multiplier",
     "tenuto's sample pictures are made with the comparison's sampler": "sample_sampler sample_at_first",
@@ -136,6 +138,8 @@ TRAINS = (
 )
 """Options that tell that the training is described, and not only its pictures."""
 NETWORK_NEUTRAL: dict[str, Any] = {"preset": "full", "factor": -1, "unit": 1, "train_on_input": True}
+AS_RESOLUTION = dict.fromkeys(("enable_bucket", "bucket_no_upscale", "min_bucket_reso, max_bucket_reso"), "resolution")
+"""Names for systems that have no bucket settings: their resolution says it all."""
 ADAMW = {"", "adamw", "adamw8bit", "pagedadamw", "pagedadamw8bit", "pagedadamw32bit", "adamwschedulefree"}
 SELF_SCALING = ("dadapt", "prodigy", "adafactor", "dadaptation")
 """Optimizers that find their own rate: theirs (often 1.0) is no rate for AdamW."""
@@ -232,8 +236,8 @@ def put_base(draft: Draft, options: dict[str, Any], folder: Path, target: Path) 
         else:
             draft.leave("vae", vae, "not on this machine; the checkpoint's own is used, or name a folder in base.vae")
     seed = _take(options, "seed")
-    if seed in (None, "", 0, "0"):
-        draft.leave("seed", seed or 0, "drawn anew for every run there; in tenuto the seed is always known (seed = 0)")
+    if seed in (None, ""):
+        draft.leave("seed", "", "drawn anew for every run there; in tenuto the seed is always known (seed = 0)")
     else:
         carry(draft, "seed", seed, Goes("seed", whole))
     name = _take(options, "output_name")
@@ -289,7 +293,7 @@ def _put_buckets(draft: Draft, options: dict[str, Any]) -> None:
                 "one size for all that is no square: tenuto takes the square of the "
                 "same area; raise data.buckets.max_ratio to keep shapes",
             )
-    elif area:
+    elif area and least:
         widest = min(most / max(least, 1), area[0] * area[1] / max(least, 1) ** 2)
         draft.put("min_bucket_reso, max_bucket_reso", "data.buckets.max_ratio", round(max(widest, 1.0), 2))
         if 0 < least <= int(sqrt(area[0] * area[1])):
@@ -563,7 +567,7 @@ def _put_samples(draft: Draft, options: dict[str, Any], folder: Path) -> None:
         draft.put("sample_prompts", "training.sample_prompts", lines)
         draft.leave(
             "sample_prompts",
-            f"{len(lines)} prompts",
+            f"({len(lines)})",
             "their sizes, seeds and negative prompts are not carried: "
             "tenuto's samples are made at the checkpoint's own size",
         )

@@ -96,9 +96,14 @@ class Subset:
         """By name, as they were read there."""
         return pictures_in(self.folder)
 
+    @property
+    def label(self) -> str:
+        """The folder's own name, also of a Windows path on another system."""
+        return re.split(r"[/\\]", self.written.rstrip("/\\"))[-1]
+
     def name(self) -> str:
         """What a concept made of it is called."""
-        told = self.tokens or _without_repeats(self.folder.name) or self.folder.name or "concept"
+        told = self.tokens or _without_repeats(self.label) or self.label or "concept"
         return re.sub(r"[/\\\s]+", " ", told).strip() or "concept"
 
 
@@ -219,7 +224,7 @@ def _put_concept(draft: Draft, name: str, members: Sequence[Subset], classes: Co
     if first.repeats != 1:
         draft.put("num_repeats", f"concepts.{number}.repeats", first.repeats)
     captions = [caption for subset in members for caption in texts(subset)]
-    put_trigger(draft, number, first.tokens or _without_repeats(first.folder.name), captions, classes)
+    put_trigger(draft, number, first.tokens or _without_repeats(first.label), captions, classes)
     for subset in more:
         entry: dict[str, Any] = {"path": subset.written, "use": "instance", "concept": name, "repeats": subset.repeats}
         folders = draft.table.setdefault("prior", {}).setdefault("folders", [])
@@ -228,7 +233,7 @@ def _put_concept(draft: Draft, name: str, members: Sequence[Subset], classes: Co
     _say_uncaptioned(draft, first)
     for subset in members:
         _say_captions_elsewhere(draft, subset)
-        if not subset.settings.get("is_reg") and _looks_like_reg(subset.folder.name):
+        if not subset.settings.get("is_reg") and _looks_like_reg(subset.label):
             draft.leave(
                 "image_dir",
                 subset.written,
