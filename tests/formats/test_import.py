@@ -237,6 +237,79 @@ def test_diffusers(tmp_path: Path) -> None:
     assert "every picture" in said(found, "instance_prompt")
 
 
+@pytest.mark.parametrize(
+    ("option", "theirs", "says"),
+    [
+        ("--caption_extension=.caption", "caption_extension", ".txt files, which were never read"),
+        ("--network_module=my.own.module", "network_module", "never imported"),
+        ("--optimizer_type=my.Optimizer", "optimizer_type", "never imported"),
+        ("--lr_scheduler_type=my.Scheduler", "lr_scheduler_type", "never imported"),
+        ("--optimizer_type=Prodigy --learning_rate=1", "learning_rate", "1e-4 stands"),
+        ("--lr_warmup_steps=10 --lr_scheduler=constant", "lr_warmup_steps", "did nothing"),
+        ("--vae=owner/vae", "vae", "not on this machine"),
+        ("--vae=/models/vae.pt", "vae", "pickle"),
+        ("--network_dropout=0.1", "network_dropout", "regularizes the adapter"),
+        ("--noise_offset=0.05", "noise_offset", "regularizes by noise"),
+        ("--ip_noise_gamma=0.1", "ip_noise_gamma", "input_perturbation"),
+        ("--scale_weight_norms=1", "scale_weight_norms", "max_norm"),
+        ("--debiased_estimation_loss", "debiased_estimation_loss", "weighs the loss"),
+        ("--caption_dropout_every_n_epochs=2", "caption_dropout_every_n_epochs", "no such setting"),
+        ("--network_args algo=loha conv_dim=4 --network_module=lycoris.kohya", "network_module", "plain LoRA"),
+        ("--max_grad_norm=0", "max_grad_norm", "never reached"),
+        ("--mixed_precision=fp16", "mixed_precision", "bf16"),
+        ("--frobnicate=3", "frobnicate", "unknown"),
+    ],
+)
+def test_what_is_not_carried_is_said(option: str, theirs: str, says: str, tmp_path: Path) -> None:
+    write_all(tmp_path)
+    (tmp_path / "a.sh").write_text(
+        "accelerate launch train_network.py --train_data_dir=train --network_dim=4 --caption_extension=.txt " + option
+    )
+    found = import_project(tmp_path / "a.sh", tmp_path)
+    assert says in said(found, theirs)
+
+
+def test_a_warm_up_of_one_step_is_not_the_whole_run(tmp_path: Path) -> None:
+    write_all(tmp_path)
+    for value, updates in (("1", 1), ("0.5", 50)):
+        text = (
+            f"train_network.py --train_data_dir=train --network_dim=4 --max_train_steps=100 --lr_warmup_steps={value}"
+        )
+        (tmp_path / "a.sh").write_text(text + " --lr_scheduler=cosine")
+        found = import_project(tmp_path / "a.sh", tmp_path)
+        assert found.project["training"]["learning_rate"]["warmup"] == updates
+
+
+def test_several_folders(tmp_path: Path) -> None:
+    """One class of words is one concept; its further folders join it; reg goes to the concept of its class word."""
+    for name, caption in (("5_sks dog", "sks dog"), ("2_sks dog close", None), ("3_ohwx cat", "ohwx cat")):
+        pictures(tmp_path / "train" / name, 2, caption)
+    (tmp_path / "train" / "2_sks dog close").rename(tmp_path / "train" / "2_sks dog")
+    pictures(tmp_path / "train" / "0_old", 2)
+    pictures(tmp_path / "reg" / "1_dog", 3, "a dog")
+    pictures(tmp_path / "reg" / "1_cat", 3, "ohwx cat")
+    found = import_project(tmp_path, tmp_path)
+    project = found.project
+    assert [(own["name"], own["trigger"], own["class_word"]) for own in project["concepts"]] == [
+        ("sks dog", "sks", "dog"), ("ohwx cat", "ohwx", "cat"),
+    ]  # fmt: skip
+    instance, *reg = project["prior"]["folders"]
+    assert instance == {"path": "train/5_sks dog", "use": "instance", "concept": "sks dog", "repeats": 5,
+                        "caption": "sks dog"}  # fmt: skip
+    assert project["concepts"][0]["images"] == "train/2_sks dog"
+    assert [own["concept"] for own in reg] == ["ohwx cat", "sks dog"]
+    assert "hold the trigger" in said(found, "reg captions")
+    assert "0 repeats" in said(found, "train_data_dir")
+
+
+def test_a_folder_that_is_both(tmp_path: Path) -> None:
+    pictures(tmp_path / "a", 1, "x")
+    subsets = '[[datasets.subsets]]\nimage_dir = "a"\n[[datasets.subsets]]\nimage_dir = "a"\nis_reg = true\n'
+    (tmp_path / "d.toml").write_text("[[datasets]]\n" + subsets)
+    with pytest.raises(TenutoError, match="take one out"):
+        import_project(tmp_path / "d.toml", tmp_path)
+
+
 def test_variables_that_are_set_elsewhere(tmp_path: Path) -> None:
     (tmp_path / "a.sh").write_text("accelerate launch train_network.py --train_data_dir=$DATA --network_dim=4 --seed 0")
     found = import_project(tmp_path / "a.sh", tmp_path)

@@ -61,7 +61,7 @@ CARRIED: dict[str, Rule] = {
     "lora_txt_learning_rate": "tenuto has one learning rate for all layers",
     "lora_weight": "a scale that D8 wrote on export, and on attention alone; tenuto writes what it trained",
     "lora_txt_weight": "a scale that D8 wrote on export; tenuto writes what it trained",
-    "lora_model_name": Goes("training.start_from", words, unset=(None, "")),
+    "lora_model_name": "a LoRA in D8's own folder to go on from: name its file in training.start_from",
     "lora_use_buggy_requires_grad": "a fault of old versions; nothing of it here",
     "dynamic_img_norm": "tenuto normalizes pictures as the autoencoder was trained",
     "train_unet": "tenuto trains what training.adapter.parts names",

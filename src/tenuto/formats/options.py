@@ -29,7 +29,6 @@ from tenuto.formats.values import (
     share,
     size,
     whole,
-    words,
 )
 from tenuto.words import TenutoError
 
@@ -48,7 +47,6 @@ CARRIED: dict[str, Rule] = {
     ),
     "flip_aug": Goes("data.variation.flip", flag, unset=(None, "", False)),
     "gradient_checkpointing": Goes("training.gradient_checkpointing", flag),
-    "network_weights": Goes("training.start_from", words),
     "validation_split": Goes("data.validation", below_one, unset=(None, "", 0, 0.0)),
     "save_every_n_steps": Goes("training.save_every", positive, unset=(None, "", 0, "0")),
     "sample_every_n_steps": Goes("training.sample_every", natural, unset=(None, "", 0, "0")),
@@ -229,12 +227,8 @@ def put_base(draft: Draft, options: dict[str, Any], folder: Path, target: Path) 
     else:
         draft.leave("pretrained_model_name_or_path", model or "", "no checkpoint is named: write yours into base.model")
         draft.table["base"] = {"model": "your-checkpoint"}
-    vae = _take(options, "vae")
-    if isinstance(vae, str) and vae.strip():
-        if is_absolute(vae) or is_there(find(vae, folder)):
-            draft.put("vae", "base.vae", written(vae, folder, target))
-        else:
-            draft.leave("vae", vae, "not on this machine; the checkpoint's own is used, or name a folder in base.vae")
+    _put_file(draft, "vae", _take(options, "vae"), "base.vae", folder, target)
+    _put_file(draft, "network_weights", _take(options, "network_weights"), "training.start_from", folder, target)
     seed = _take(options, "seed")
     if seed in (None, ""):
         draft.leave("seed", "", "drawn anew for every run there; in tenuto the seed is always known (seed = 0)")
@@ -243,6 +237,19 @@ def put_base(draft: Draft, options: dict[str, Any], folder: Path, target: Path) 
     name = _take(options, "output_name")
     if isinstance(name, str) and (safe := name.replace("/", "-").replace("\\", "-").strip(" .")):
         draft.put("output_name", "name", safe)
+
+
+def _put_file(draft: Draft, name: str, text: Any, ours: str, folder: Path, target: Path) -> None:
+    """A file or folder beside the checkpoint. Pickles are not carried, nor what is not there and may be a hub id."""
+    if not isinstance(text, str) or not text.strip():
+        return
+    text = text.strip()
+    if text.lower().endswith((".ckpt", ".pt", ".pth", ".bin")):
+        draft.leave(name, text, f"a pickle, which can run code, is not read: make a .safetensors of it for {ours}")
+    elif is_absolute(text) or is_there(find(text, folder)):
+        draft.put(name, ours, written(text, folder, target))
+    else:
+        draft.leave(name, text, f"not on this machine: left out; name it in {ours}")
 
 
 def model_place(model: str, folder: Path, target: Path) -> str:

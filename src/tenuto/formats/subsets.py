@@ -171,6 +171,10 @@ def put_subsets(draft: Draft, subsets: Sequence[Subset]) -> None:
     """Concepts and reg folders, and what there is to be said about them."""
     instance = [subset for subset in subsets if not subset.is_reg]
     reg = [subset for subset in subsets if subset.is_reg]
+    if both := {subset.folder for subset in instance} & {subset.folder for subset in reg}:
+        raise TenutoError(
+            f"{min(both)}: named as training and as reg folder (sd-scripts drops the second); take one out"
+        )
     groups: dict[str, list[Subset]] = {}
     for subset in _once(draft, instance):
         groups.setdefault(subset.name(), []).append(subset)
