@@ -7,12 +7,14 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
+from tenuto.families.base import Part
+from tenuto.formats.concepts import put_placeholder
 from tenuto.formats.imported import Draft, Imported, Uncaptioned, pictures_in
 from tenuto.formats.options import AS_RESOLUTION, convert_training
-from tenuto.formats.prompts import FILEWORDS, trigger_of
 from tenuto.formats.rules import Goes, Rule, apply, carry, reasons
 from tenuto.formats.source import Source, find, open_source, written
-from tenuto.formats.subsets import Subset, guess_trigger, put_placeholder, texts, uncaptioned
+from tenuto.formats.subsets import Subset, texts, uncaptioned
+from tenuto.formats.triggers import FILEWORDS, guess_trigger, trigger_of
 from tenuto.formats.values import above_zero, at_least_zero, flag, natural, number, positive, words
 from tenuto.words import TenutoError
 
@@ -395,9 +397,9 @@ def _put_training(draft: Draft, config: dict[str, Any], folder: Path, target: Pa
         draft.leave("shuffle_tags", True, "also shuffled class captions; in tenuto prior rows never vary")
     draft.names = {ours: theirs for theirs, ours in RENAMED.items()} | AS_RESOLUTION
     draft.names["learning_rate"] = "lora_learning_rate"
-    convolution = ("attention", "feed_forward", "convolution") if extended else ("attention", "feed_forward")
+    extras: tuple[Part, ...] = ("convolution",) if extended else ()
     config.pop("use_lora_extended", None)
-    convert_training(draft, rest, folder, target, parts=convolution)  # type: ignore[arg-type]
+    convert_training(draft, rest, folder, target, parts=("attention", "feed_forward", *extras))
     draft.names = {}
     apply(draft, {**rest, **config}, {**LEFT, **CARRIED}, NEUTRAL)
 

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from tenuto.formats.command_line import commands
+from tenuto.formats.concepts import put_placeholder
 from tenuto.formats.imported import Draft, Imported, Uncaptioned
 from tenuto.formats.options import AS_RESOLUTION, convert_training
-from tenuto.formats.prompts import trigger_of
 from tenuto.formats.rules import Goes, Rule, apply, carry, reasons
 from tenuto.formats.sd_scripts import ONLY_LORAS, OTHER_FAMILY, one_command, say_variables
 from tenuto.formats.source import Source, find, written
-from tenuto.formats.subsets import Subset, put_placeholder
+from tenuto.formats.subsets import Subset
+from tenuto.formats.triggers import trigger_of
 from tenuto.formats.values import above_zero, at_least_zero, flag, natural, positive, share
 
 NAME = "diffusers"
