@@ -13,6 +13,8 @@ from tenuto.cli.main import app
 from tenuto.formats.catalogue import SYSTEMS, import_project
 from tenuto.formats.imported import Imported
 from tenuto.project import Project, load_project
+from tenuto.regularizers.base import Regularizer
+from tenuto.regularizers.catalogue import REGULARIZERS
 from tenuto.words import TenutoError
 from tests.formats.systems import DERRIAN, KOHYA_SS, pictures, write_all
 
@@ -278,6 +280,27 @@ def test_a_warm_up_of_one_step_is_not_the_whole_run(tmp_path: Path) -> None:
         (tmp_path / "a.sh").write_text(text + " --lr_scheduler=cosine")
         found = import_project(tmp_path / "a.sh", tmp_path)
         assert found.project["training"]["learning_rate"]["warmup"] == updates
+
+
+def test_steps_between_saves_are_halved_with_reg(tmp_path: Path) -> None:
+    write_all(tmp_path)
+    for reg, updates in (("", 100), (" --reg_data_dir=reg", 50)):
+        text = "train_network.py --train_data_dir=train --network_dim=4 --save_every_n_steps=100" + reg
+        (tmp_path / "a.sh").write_text(text)
+        assert import_project(tmp_path / "a.sh", tmp_path).project["training"]["save_every"] == updates
+
+
+def test_a_method_of_the_catalogue_is_carried_beside_the_prior(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class MaxNorm(Regularizer):
+        limit: float = 1.0
+
+    monkeypatch.setitem(REGULARIZERS, "max_norm", MaxNorm)
+    write_all(tmp_path)
+    (tmp_path / "a.sh").write_text("train_network.py --train_data_dir=train --network_dim=4 --scale_weight_norms=2")
+    found = import_project(tmp_path / "a.sh", tmp_path)
+    assert found.project["regularizers"] == {"max_norm": {"limit": 2.0}, "prior_preservation": {}}
+    (tmp_path / "p.toml").write_text(found.to_toml())
+    assert set(load_project(tmp_path / "p.toml").regularizers) == {"max_norm", "prior_preservation"}
 
 
 def test_several_folders(tmp_path: Path) -> None:

@@ -153,6 +153,8 @@ class Draft:
 
     def done(self) -> Imported:
         """The finished import. Raises TenutoError, naming the source, when no project can be made of it."""
+        if "regularizers" in self.table:  # naming one method leaves out those that are not named
+            self.table["regularizers"].setdefault("prior_preservation", {})
         table = {name: self.table[name] for name in ORDER if name in self.table}
         make_project(table, str(self.source))
         return Imported(self.source, self.system, table, tuple(self.carried), tuple(self.left), tuple(self.uncaptioned))

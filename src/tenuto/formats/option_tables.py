@@ -21,8 +21,6 @@ CARRIED: dict[str, Rule] = {
     "flip_aug": Goes("data.variation.flip", flag, unset=(None, "", False)),
     "gradient_checkpointing": Goes("training.gradient_checkpointing", flag),
     "validation_split": Goes("data.validation", below_one, unset=(None, "", 0, 0.0)),
-    "save_every_n_steps": Goes("training.save_every", positive, unset=(None, "", 0, "0")),
-    "sample_every_n_steps": Goes("training.sample_every", natural, unset=(None, "", 0, "0")),
     "scale_weight_norms": Goes("regularizers.max_norm.limit", above_zero, unset=(None, "", 0, 0.0, "0")),
     "min_snr_gamma": Goes("regularizers.snr_weight.gamma", above_zero, unset=(None, "", 0, 0.0, "0")),
     "ip_noise_gamma": Goes("regularizers.input_perturbation.gamma", above_zero, unset=(None, "", 0, 0.0, "0")),

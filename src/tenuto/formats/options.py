@@ -271,19 +271,25 @@ def _put_epochs(draft: Draft, options: dict[str, Any], reg: bool, rows: int | No
                 "half of each batch there were reg pictures; here prior rows come on "
                 f"top of the batch, so {total} updates see the same rows",
             )
-    for theirs, ours in (("save_every_n_epochs", "save_every"), ("sample_every_n_epochs", "sample_every")):
-        _in_updates(draft, options, theirs, ours, per_epoch)
+    for ours in ("save_every", "sample_every"):
+        _in_updates(draft, options, ours, per_epoch, reg)
     return total
 
 
-def _in_updates(draft: Draft, options: dict[str, Any], theirs: str, ours: str, per_epoch: int | None) -> None:
-    every = _read(draft, theirs, options.pop(theirs, None), natural, 0)
-    if every and per_epoch:
-        draft.put(theirs, f"training.{ours}", every * per_epoch)
-    elif every:
-        draft.leave(
-            theirs, every, f"counts epochs, and the pictures are not here to count: set training.{ours} (updates)"
-        )
+def _in_updates(draft: Draft, options: dict[str, Any], ours: str, per_epoch: int | None, reg: bool) -> None:
+    """How often something is done there, in epochs or steps, as updates here. Epochs win, as there."""
+    in_epochs, in_steps = f"{ours}_n_epochs", f"{ours}_n_steps"
+    epochs = _read(draft, in_epochs, options.pop(in_epochs, None), natural, 0)
+    steps = _read(draft, in_steps, options.pop(in_steps, None), natural, 0)
+    if epochs and per_epoch:
+        draft.put(in_epochs, f"training.{ours}", epochs * per_epoch)
+    elif epochs:
+        why = f"counts epochs, and the pictures are not here to count: set training.{ours} (updates)"
+        draft.leave(in_epochs, epochs, why)
+    elif steps:
+        draft.put(in_steps, f"training.{ours}", ceil(steps / 2) if reg else steps)
+    if epochs and steps:
+        draft.leave(in_steps, steps, f"beside {in_epochs}: tenuto has one interval, training.{ours}")
 
 
 def _put_network(draft: Draft, options: dict[str, Any], parts: Sequence[Part]) -> None:
