@@ -39,6 +39,7 @@ class Thing:
     repeats: int = 1
     caption: str = "a b"
     class_caption: str | None = None
+    bare_caption: str | None = None
     mask: Tensor | None = None
     states: int = 0
 
@@ -47,7 +48,8 @@ class Thing:
         latents = noise(shape, 7, "thing", id=self.id)
         path = self.path() if self.states else None
         return Row(
-            self.id, visit, self.role, self.bucket, self.caption, 1, latents, self.class_caption, self.mask, path
+            self.id, visit, self.role, self.bucket, self.caption, 1, latents, self.class_caption, self.bare_caption,
+            self.mask, path,
         )  # fmt: skip
 
     def path(self) -> BasePath:
@@ -66,10 +68,10 @@ def things(count: int, role: Role = "instance", bucket: Size = SQUARE) -> list[T
 
 
 def _more(role: Role, number: int) -> dict[str, Any]:
-    """Instance things have another caption without the trigger, and the first of them a mask."""
+    """Instance things have other captions without the trigger."""
     if role == "prior":
         return {}
-    return {"class_caption": f"dog {number}"}
+    return {"class_caption": f"dog {number}", "bare_caption": f"{number}"}
 
 
 def make_run(
@@ -122,7 +124,8 @@ def hand_step(
 
     count = len(role)
     share = torch.tensor([1 / role.count(own) for own in role])
-    texts: dict[At, tuple[str, ...]] = {"own": ("zxq",) * count, "class": ("dog",) * count, "blank": ("",) * count}
+    texts: dict[At, tuple[str, ...]] = {"own": ("zxq",) * count, "class": ("dog",) * count}
+    texts |= {"bare": ("",) * count, "blank": ("",) * count}
     given: dict[str, Any] = {
         "x_t": torch.zeros_like(target), "t": torch.arange(count), "target": target, "texts": texts,
         "told": lambda at, rows, *, adapter: Conditioning(torch.zeros(len(rows), 1, 1)),

@@ -10,6 +10,7 @@ import torch
 from tenuto.regularizers.base import Regularizer
 from tenuto.regularizers.catalogue import REGULARIZERS
 from tenuto.regularizers.l2_to_base import L2ToBase
+from tenuto.regularizers.prior_prediction import PriorPrediction
 from tenuto.regularizers.prior_preservation import PriorPreservation
 from tests.steps import Thing, things
 
@@ -48,6 +49,8 @@ CASES: dict[str, Case] = {
         loud=0.5,
         run={"steps": 8},
     ),
+    "trigger_contrast": Case(settings={"share": 0.5}),
+    "overdriven_prior": Case(beside={"prior_prediction": PriorPrediction(weight=100.0)}),
     "masked_prior": Case(run={"items": masked()}),
     "adapter_dropout": Case(loud=0.5),
     "caption_dropout": Case(beside={"prior_preservation": PriorPreservation()}),

@@ -16,7 +16,7 @@ from tenuto.adapters.adapter import Adapter, AdapterSettings
 from tenuto.families.base import Base
 from tenuto.families.process import from_alphas
 from tenuto.regularizers.adapter_dropout import AdapterDropout
-from tenuto.regularizers.base import Regularizer
+from tenuto.regularizers.base import Place, Regularizer
 from tenuto.regularizers.blank_preservation import BlankPreservation
 from tenuto.regularizers.cached_prior import CachedPrior
 from tenuto.regularizers.caption_dropout import CaptionDropout
@@ -24,6 +24,7 @@ from tenuto.regularizers.direct_consistency import DirectConsistency
 from tenuto.regularizers.draft import KEPT, Draft
 from tenuto.regularizers.drift_controller import DriftController
 from tenuto.regularizers.ema_average import EmaAverage
+from tenuto.regularizers.gram_penalty import GramPenalty
 from tenuto.regularizers.input_perturbation import InputPerturbation
 from tenuto.regularizers.l2_to_base import L2ToBase
 from tenuto.regularizers.masked_prior import MaskedPrior
@@ -32,12 +33,15 @@ from tenuto.regularizers.multires_noise import MultiresNoise
 from tenuto.regularizers.noise_offset import NoiseOffset
 from tenuto.regularizers.normal import Distilled
 from tenuto.regularizers.output_preservation import OutputPreservation
+from tenuto.regularizers.overdriven_prior import OverdrivenPrior
 from tenuto.regularizers.prior_prediction import PriorPrediction
 from tenuto.regularizers.prior_preservation import PriorPreservation
 from tenuto.regularizers.product import squared_norm
 from tenuto.regularizers.snr_weight import SnrWeight
 from tenuto.regularizers.timestep_weight import TimestepWeight
 from tenuto.regularizers.timestep_window import TimestepWindow
+from tenuto.regularizers.trigger_contrast import TriggerContrast
+from tenuto.training.listening import places_of
 from tenuto.training.loop import Run
 from tenuto.training.objective import objective
 from tests.regularizers.cases import masked, with_states
@@ -65,7 +69,13 @@ def draft_of(run: Run, role: str = "instance") -> Draft:
 
 @pytest.mark.parametrize(
     "method",
-    [PriorPrediction(normalised=True), OutputPreservation(), BlankPreservation(share=1.0), MaskedPrior()],
+    [
+        PriorPrediction(normalised=True),
+        OutputPreservation(),
+        TriggerContrast(share=1.0),
+        BlankPreservation(share=1.0),
+        MaskedPrior(),
+    ],
     ids=lambda method: type(method).__name__,
 )
 def test_distillation_is_exactly_zero_at_a_zero_adapter(method: Distilled, tiny_base: Base, tmp_path: Path) -> None:
@@ -180,6 +190,32 @@ def run_done(run: Run, **more: Any) -> Any:
 
     given = {"update": 1, "epoch": 0.0, "terms": {}, "lr": 1e-3, "seed": 0, "probe": run.probe, "warn": print}
     return Done(**(given | more))
+
+
+def test_the_gram_penalty_is_the_change_of_the_outputs_on_the_inputs_it_saw() -> None:
+    """16, and 17: with C = 1 it is L2."""
+    a, b, s = factors()
+    inputs, ones = torch.randn(50, 30), torch.ones(30)
+    changed = (s * inputs @ (b @ a).T).square().sum(dim=1).mean()
+    torch.testing.assert_close(GramPenalty(rho=0.0).moved(a, b, s, inputs, ones), changed, rtol=1e-5, atol=0)
+    torch.testing.assert_close(GramPenalty(rho=1.0).moved(a, b, s, inputs, ones), squared_norm(a, b, s))
+
+
+def test_the_inputs_of_a_convolution_are_what_its_weights_multiply() -> None:
+    layer, x = torch.nn.Conv2d(3, 5, 3, stride=2, padding=1, bias=False), torch.randn(2, 3, 8, 8)
+    answer = places_of(layer, x) @ layer.weight.flatten(1).T
+    torch.testing.assert_close(answer, layer(x).flatten(2).transpose(1, 2), rtol=1e-5, atol=1e-5)
+
+
+def test_the_gram_penalty_knows_every_layer_of_the_denoiser(tiny_base: Base, tmp_path: Path) -> None:
+    parts = ("attention", "feed_forward", "convolution", "text_encoder")
+    run = make_run(tiny_base, tmp_path, {"g": GramPenalty()}, parts=parts)
+    run.begin()
+    known = {name.partition("/")[0] for name in run.memories["g"]}
+    assert known == {name for name in run.adapter.layers() if name.startswith("lora_unet")}
+    a_layer = next(name for name in run.memories["g"] if name.endswith("/inputs"))
+    assert run.memories["g"][a_layer].shape[0] == 64
+    assert run.learn(next(run.remaining()))["g"] == 0.0
 
 
 # -- averages and dropout -------------------------------------------------------------------------------------------
@@ -356,6 +392,31 @@ def test_kept_rows_ask_no_teacher_and_fresh_ones_do(tiny_base: Base, tmp_path: P
         run.learn(next(run.remaining()))
         assert run.forwards == 4 * 2 + teacher
         run.adapter.detach()
+
+
+# -- strengths above 1 ----------------------------------------------------------------------------------------------
+
+
+def test_prior_rows_are_answered_at_higher_strengths_and_the_same_ones_again(tiny_base: Base, tmp_path: Path) -> None:
+    """14: the mean of s^2 over U(1, 2.5) is 3.25; checkpointing changes no gradient."""
+    method = OverdrivenPrior()
+    places = [Place(update, 0.0, 0, frozenset(("prior",))) for update in range(4000)]
+    assert sum(method.strength(place) ** 2 for place in places) / 4000 == pytest.approx(3.25, rel=0.03)
+
+    def gradients(on: bool, own: dict[str, Regularizer]) -> tuple[dict[str, float], list[Tensor]]:
+        run = moved(make_run(tiny_base, tmp_path, {"p": PriorPrediction(), **own}))
+        tiny_base.checkpointing(on)
+        terms = run.learn(next(run.remaining()))
+        tiny_base.checkpointing(False)
+        found = [p.grad.clone() for p in run.adapter.parameters() if p.grad is not None]
+        run.adapter.detach()
+        return terms, found
+
+    plain, driven, again = gradients(False, {}), gradients(False, {"o": method}), gradients(True, {"o": method})
+    assert driven[0]["p"] > 1.1 * plain[0]["p"]
+    assert driven[0]["instance"] == pytest.approx(plain[0]["instance"], rel=1e-5)
+    for one, other in zip(driven[1], again[1], strict=True):
+        torch.testing.assert_close(other, one, rtol=1e-5, atol=1e-7)
 
 
 # -- the drift budget -----------------------------------------------------------------------------------------------

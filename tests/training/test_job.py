@@ -64,6 +64,7 @@ def test_it_goes_on_bit_for_bit(tiny_folder: Path, tmp_path: Path) -> None:
     [
         ({"masked_prior": {}}, {}, r"masked_prior: needs masks.*data\.alpha"),
         ({"drift_controller": {}}, {}, "no other method has one"),
+        ({"caption_dropout": {}, "l2_to_base": {}}, {}, "no method has any"),
         ({"cached_prior": {}}, {"captions": "class"}, r"cached_prior: kept states.*prior\.captions"),
     ],
 )

@@ -33,7 +33,8 @@ def half_transparent(path: Path) -> Path:
 def test_a_row_knows_its_caption_with_the_class_word(tiny_base: Base, tmp_path: Path) -> None:
     Image.new("RGB", SQUARE).save(tmp_path / "a.png")
     row = source(tiny_base, item(tmp_path / "a.png"), VariationSettings()).row(0)
-    assert (row.caption, row.class_caption, row.mask) == ("zxq, 1girl", "hat, 1girl", None)
+    assert (row.caption, row.class_caption, row.bare_caption) == ("zxq, 1girl", "hat, 1girl", "1girl")
+    assert row.mask is None
 
 
 def test_transparency_is_a_mask_that_mirrors_with_the_picture(tiny_base: Base, tmp_path: Path) -> None:

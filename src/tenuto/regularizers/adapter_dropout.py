@@ -12,7 +12,7 @@ from torch import nn
 
 from tenuto.adapters.adapter import NAME, Adapter
 from tenuto.randomness import stream
-from tenuto.regularizers.base import Regularizer
+from tenuto.regularizers.base import Place, Regularizer
 
 
 @final
@@ -37,13 +37,13 @@ class AdapterDropout(Regularizer):
     """Which parts."""
 
     @contextmanager
-    def during(self, adapter: Adapter, update: int, epoch: float, seed: int) -> Iterator[None]:
+    def during(self, adapter: Adapter, place: Place) -> Iterator[None]:
         handles = []
         try:
             for name, layer in adapter.layers().items():
                 inner: nn.Linear | nn.Conv2d = layer.lora_A[NAME]
-                drawn = stream(seed, "adapter dropout", layer=name, update=update)
-                handles.append(self._drop(inner, self.weight_at(epoch), drawn))
+                drawn = stream(place.seed, "adapter dropout", layer=name, update=place.update)
+                handles.append(self._drop(inner, self.weight_at(place.epoch), drawn))
             yield
         finally:
             for handle in handles:

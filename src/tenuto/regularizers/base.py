@@ -40,6 +40,18 @@ class WeightSchedule(Settings):
         return weight + (self.minimum - weight) * gone
 
 
+@dataclass(frozen=True)
+class Activations:
+    """Of one layer, over many states and places."""
+
+    inputs: Tensor
+    """Some of its inputs [N in]; of convolutions whole patches."""
+    square: Tensor
+    """Mean square of each input, over all places [in]."""
+    energy: float
+    """Mean squared length of its output."""
+
+
 class Probe(Protocol):
     """What a method may ask apart from the steps. Every answer is remembered, so methods share the forwards."""
 
@@ -49,11 +61,26 @@ class Probe(Protocol):
     def error(self) -> float:
         """The base's mean squared error on instance rows."""
 
+    def activations(self, count: int) -> Mapping[str, Activations]:
+        """What goes through each adapted layer of the base on the controller states, `count` places of it."""
+
     def sensor_effects(self) -> Tensor:
         """Of every controller state the prompt's effect in the base, |f_base(c) - f_base(blank)|^2 [N]."""
 
     def sensor_moved(self, states: Sequence[int]) -> Tensor:
         """How far the adapted answer is from the base's now, |f(c) - f_base(c)|^2, at these states [R]."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a training stands, for `during`."""
+
+    update: int
+    """Updates done before this one."""
+    epoch: float
+    seed: int
+    roles: frozenset[Role]
+    """Of the rows of this micro-batch."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +125,10 @@ class Regularizer(Settings):
         """Whether it makes no sense without a trigger that can be replaced."""
         return False
 
+    def needs_company(self) -> bool:
+        """Whether it works only through other methods' prior rows."""
+        return False
+
     def needs_masks(self) -> bool:
         """Whether it makes no sense without masks (data.alpha = "mask" and pictures with transparency)."""
         return False
@@ -125,8 +156,13 @@ class Regularizer(Settings):
         """Change a row in the making: its words, noise or timestep. Draws are named by seed, purpose, id and visit."""
         return draft
 
-    def during(self, adapter: Adapter, update: int, epoch: float, seed: int) -> AbstractContextManager[None]:
-        """Around all forwards and backwards of an update; what it does must be the same for each of them."""
+    def apart(self) -> bool:
+        """Whether instance and prior rows must not share a forward."""
+        return False
+
+    def during(self, adapter: Adapter, place: Place) -> AbstractContextManager[None]:
+        """Around the forwards and the backward of a micro-batch. What it does must not differ between the
+        micro-batches of an update (but by role, where rows are kept apart), nor when a forward is made again."""
         return nullcontext()
 
     # -- the loss -------------------------------------------------------------------------------------------------

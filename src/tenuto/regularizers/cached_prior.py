@@ -81,6 +81,6 @@ def _kept(draft: Draft, path: BasePath, index: int, without: bool) -> Draft:
     else:
         target, words = state.answer, path.prompt
     return replace(
-        draft, caption=words, class_caption=words, chunks=path.chunks, t=state.t, fixed=(state.x_t, target),
-        marks=draft.marks | {KEPT},
+        draft, caption=words, class_caption=words, bare_caption=words, chunks=path.chunks,
+        t=state.t, fixed=(state.x_t, target), marks=draft.marks | {KEPT},
     )  # fmt: skip

@@ -29,6 +29,9 @@ class CaptionDropout(Regularizer):
     weight: float = Field(default=0.1, ge=0, le=1)
     """Chance that a prior row loses its caption."""
 
+    def needs_company(self) -> bool:
+        return True
+
     def draw(self, draft: Draft, seed: int) -> Draft:
         chance = self.weight_at(draft.epoch)
         if (
@@ -37,4 +40,4 @@ class CaptionDropout(Regularizer):
             or float(torch.rand((), generator=draft.stream("caption dropout", seed))) >= chance
         ):
             return draft
-        return replace(draft, caption="", class_caption="", chunks=1)
+        return replace(draft, caption="", class_caption="", bare_caption="", chunks=1)

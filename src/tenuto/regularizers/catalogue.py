@@ -10,6 +10,7 @@ from tenuto.regularizers.caption_dropout import CaptionDropout
 from tenuto.regularizers.direct_consistency import DirectConsistency
 from tenuto.regularizers.drift_controller import DriftController
 from tenuto.regularizers.ema_average import EmaAverage
+from tenuto.regularizers.gram_penalty import GramPenalty
 from tenuto.regularizers.input_perturbation import InputPerturbation
 from tenuto.regularizers.l2_to_base import L2ToBase
 from tenuto.regularizers.masked_prior import MaskedPrior
@@ -17,11 +18,13 @@ from tenuto.regularizers.max_norm import MaxNorm
 from tenuto.regularizers.multires_noise import MultiresNoise
 from tenuto.regularizers.noise_offset import NoiseOffset
 from tenuto.regularizers.output_preservation import OutputPreservation
+from tenuto.regularizers.overdriven_prior import OverdrivenPrior
 from tenuto.regularizers.prior_prediction import PriorPrediction
 from tenuto.regularizers.prior_preservation import PriorPreservation
 from tenuto.regularizers.snr_weight import SnrWeight
 from tenuto.regularizers.timestep_weight import TimestepWeight
 from tenuto.regularizers.timestep_window import TimestepWindow
+from tenuto.regularizers.trigger_contrast import TriggerContrast
 from tenuto.regularizers.weight_decay import WeightDecay
 
 REGULARIZERS: dict[str, type[Regularizer]] = {
@@ -29,11 +32,14 @@ REGULARIZERS: dict[str, type[Regularizer]] = {
     "prior_prediction": PriorPrediction,
     "cached_prior": CachedPrior,
     "drift_controller": DriftController,
+    "overdriven_prior": OverdrivenPrior,
     "output_preservation": OutputPreservation,
+    "trigger_contrast": TriggerContrast,
     "blank_preservation": BlankPreservation,
     "masked_prior": MaskedPrior,
     "direct_consistency": DirectConsistency,
     "l2_to_base": L2ToBase,
+    "gram_penalty": GramPenalty,
     "max_norm": MaxNorm,
     "weight_decay": WeightDecay,
     "adapter_dropout": AdapterDropout,

@@ -30,6 +30,8 @@ class Draft:
     caption: str
     class_caption: str
     """The caption with the trigger replaced by the class word; the caption itself where there is no trigger."""
+    bare_caption: str
+    """The caption without the trigger, nothing in its place."""
     chunks: int
     """Text passes; who changes the caption changes them too. The other prompts are padded or cut to as many."""
     latents: Tensor

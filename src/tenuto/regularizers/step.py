@@ -17,8 +17,8 @@ from tenuto.families.process import Process
 from tenuto.words import Role
 
 Rows = tuple[int, ...]
-At = Literal["own", "class", "blank"]
-"""Which prompt is asked: a row's own caption, the same with the class word for the trigger, or no words."""
+At = Literal["own", "class", "bare", "blank"]
+"""Which prompt is asked: a row's own caption, with the class word for the trigger, without the trigger, no words."""
 
 TINY = 1e-6
 

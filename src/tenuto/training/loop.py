@@ -22,7 +22,7 @@ from tenuto.events import Event, Listener, progress, silent, warn
 from tenuto.families.base import Base, Conditioning
 from tenuto.prior.states import BasePath
 from tenuto.randomness import noise, stream
-from tenuto.regularizers.base import Done, Memory, Regularizer
+from tenuto.regularizers.base import Done, Memory, Place, Regularizer
 from tenuto.regularizers.draft import Draft, timesteps
 from tenuto.regularizers.normal import BINS
 from tenuto.regularizers.step import At, Rows, Step
@@ -83,7 +83,7 @@ class Run:
         self.optimizer: Optimizer = self.settings.optimizer.build(self.adapter.parameters())
         self.terms: Mapping[str, float] = {}
         self.chances = {role: self._chances(role) for role in ROLES}
-        self.probe = BaseProbe(self._first_rows, self._probe_draft, self._bare, self.sensor)
+        self.probe = BaseProbe(self._first_rows, self._probe_draft, self._alone, self.adapter, self.sensor)
         self._text = lru_cache(TEXTS_KEPT)(self._encode)
 
     @property
@@ -104,20 +104,28 @@ class Run:
         self.optimizer.zero_grad(set_to_none=True)
         drafts = [self.draft(row) for row in rows]
         totals: dict[str, float] = {}
-        with ExitStack() as around:
-            for method in self.regularizers.values():
-                around.enter_context(method.during(self.adapter, self.done, self.epoch, self.seed))
-            for batch in micro_batches(drafts, self.settings.micro_batch):
+        apart = any(method.apart() for method in self.regularizers.values())
+        for batch in micro_batches(drafts, self.settings.micro_batch, apart=apart):
+            with self._during(batch):
                 step = self.make_step(batch, shares(batch, drafts))
                 self._backward(objective(step, self.regularizers, self.memories), batch, totals)
-            self._backward(penalties(self.adapter, self.regularizers, self.memories, self.epoch), drafts, totals)
+        self._backward(penalties(self.adapter, self.regularizers, self.memories, self.epoch), drafts, totals)
         self.terms = totals
         return totals
+
+    @contextmanager
+    def _during(self, batch: Sequence[Draft]) -> Iterator[None]:
+        place = Place(self.done, self.epoch, self.seed, frozenset(draft.role for draft in batch))
+        with ExitStack() as around:
+            for method in self.regularizers.values():
+                around.enter_context(method.during(self.adapter, place))
+            yield
 
     def begin(self) -> None:
         """Every method's memory, unless a saved state brought it."""
         if self.regularizers and not self.memories:
             self.memories = {name: method.init(self.adapter, self.probe) for name, method in self.regularizers.items()}
+            self.probe.forget()
 
     def _backward(self, terms: Mapping[str, Tensor], batch: Sequence[Draft], totals: dict[str, float]) -> None:
         if not terms:
@@ -144,6 +152,7 @@ class Run:
             size=row.size,
             caption=row.caption,
             class_caption=row.caption if row.class_caption is None else row.class_caption,
+            bare_caption=row.caption if row.bare_caption is None else row.bare_caption,
             chunks=row.chunks,
             latents=row.latents,
             t=t,
@@ -160,6 +169,7 @@ class Run:
         texts: dict[At, tuple[str, ...]] = {
             "own": tuple(draft.caption for draft in batch),
             "class": tuple(draft.class_caption for draft in batch),
+            "bare": tuple(draft.bare_caption for draft in batch),
             "blank": ("",) * len(batch),
         }
 
@@ -230,7 +240,7 @@ class Run:
         share = float(torch.rand((), generator=stream(self.seed, "probe", row=row.id, bin=number)))
         return self._plain(row, int((number + share) * width), "probe noise", bin=number)
 
-    def _bare(self, batch: Sequence[Draft]) -> Step:
+    def _alone(self, batch: Sequence[Draft]) -> Step:
         return self.make_step(batch, shares(batch, batch))
 
     # -- after the gradients --------------------------------------------------------------------------------------

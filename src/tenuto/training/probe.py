@@ -7,10 +7,13 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from tenuto.adapters.adapter import Adapter
 from tenuto.prior.states import BasePath
+from tenuto.regularizers.base import Activations
 from tenuto.regularizers.draft import Draft
 from tenuto.regularizers.normal import BINS, bins_of
 from tenuto.regularizers.step import At, Step, squared_error
+from tenuto.training.listening import Listening
 from tenuto.training.rows import Row, micro_batches
 from tenuto.words import Role
 
@@ -29,10 +32,11 @@ class BaseProbe:
         rows: Callable[[Role], Sequence[Row]],
         draft: Callable[[Row, int], Draft],
         step: Callable[[Sequence[Draft]], Step],
+        adapter: Adapter,
         paths: Sequence[BasePath] = (),
     ) -> None:
         """draft: a row at a bin of t; step: drafts as a step (one size and text length); paths: the controller's."""
-        self._rows, self._draft, self._step = rows, draft, step
+        self._rows, self._draft, self._step, self._adapter = rows, draft, step, adapter
         self._sensor = [(path, index) for path in paths for index in range(path.count)]
         self._steps: dict[Role, list[Step]] = {}
         self._effects: dict[tuple[Role, At], Tensor] = {}
@@ -54,6 +58,19 @@ class BaseProbe:
     def error(self) -> float:
         errors = [step.error(step.rows("instance"), adapter=False).cpu() for step in self._of("instance")]
         return float(torch.cat(errors).mean()) if errors else 0.0
+
+    def forget(self) -> None:
+        """Let go of the states that were looked at; their answers have been told."""
+        self._steps.clear()
+
+    @torch.no_grad()
+    def activations(self, count: int) -> dict[str, Activations]:
+        each = max(1, count // max(1, len(self._sensor)))
+        with Listening(self._adapter, each) as heard:
+            for batch in micro_batches([self._at(number) for number in range(len(self._sensor))], AT_ONCE):
+                heard.visits = [draft.visit for draft in batch]
+                self._step(batch).predict(adapter=False)
+        return heard.found()
 
     def sensor_effects(self) -> Tensor:
         states = [path.read(index) for path, index in self._sensor]
@@ -82,6 +99,7 @@ class BaseProbe:
             size=path.size,
             caption=path.prompt,
             class_caption=path.prompt,
+            bare_caption=path.prompt,
             chunks=path.chunks,
             latents=state.x_t,
             t=state.t,

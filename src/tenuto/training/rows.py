@@ -30,6 +30,8 @@ class Row:
     """Clean latents [C H W]."""
     class_caption: str | None = None
     """The caption with the class word for the trigger; None: there is no trigger in it."""
+    bare_caption: str | None = None
+    """The caption without the trigger and with nothing in its place; None: there is no trigger in it."""
     mask: Tensor | None = None
     """How much each place counts [1 H W] in 0..1, at the latents' size; None: all of it."""
     path: BasePath | None = None
@@ -42,14 +44,16 @@ class Source(Protocol):
     def row(self, visit: int) -> Row: ...
 
 
-def micro_batches(rows: Sequence[Draft], limit: int | None) -> Iterator[list[Draft]]:
+def micro_batches(rows: Sequence[Draft], limit: int | None, *, apart: bool = False) -> Iterator[list[Draft]]:
     """Rows of one (size, chunks) together, at most `limit` of them at a time, in the order in which they came.
+
+    apart: and of one role.
 
     Text of another length changes cross-attention, so rows of different chunks never share a forward.
     """
-    groups: dict[tuple[Size, int], list[Draft]] = {}
+    groups: dict[tuple[Size, int, str], list[Draft]] = {}
     for row in rows:
-        groups.setdefault((row.size, row.chunks), []).append(row)
+        groups.setdefault((row.size, row.chunks, row.role if apart else ""), []).append(row)
     for group in groups.values():
         step = limit or len(group)
         for start in range(0, len(group), step):

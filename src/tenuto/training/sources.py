@@ -54,6 +54,7 @@ class InstanceSource:
             self.chunks(caption),
             self.latents(self.item, mirrored),
             remove_trigger(caption, self.trigger, self.class_word),
+            remove_trigger(caption, self.trigger),
             self.mask(self.item, mirrored),
         )
 

@@ -263,3 +263,5 @@ def announce(prepared: Prepared, listener: Listener) -> None:
     for problem in report.warnings:
         warn(listener, str(problem))
     note(listener, f"prior set: {len(prepared.plan.images)} images = {prepared.plan.forwards:,} forwards of the base")
+    if paths := len(prepared.controller.images):
+        note(listener, f"controller: {paths} paths at prompts of its own = {prepared.controller.forwards:,} forwards")

@@ -109,6 +109,8 @@ def refuse(prepared: Prepared, methods: Mapping[str, Regularizer]) -> None:
             raise TenutoError(
                 f'regularizers.{name}: kept states belong to whole prompts; set prior.captions = "full" ({min(cut)})'
             )
+        if method.needs_company() and not any(other.needs_prior() for other in active.values()):
+            raise TenutoError(f"regularizers.{name}: changes prior rows, and no method has any; add cached_prior")
         if method.needs_sensor() and not any(other.holds() for other in active.values()):
             raise TenutoError(f"regularizers.{name}: chooses weights, and no other method has one; add cached_prior")
         if method.needs_trigger() and not any(concept.trigger for concept in prepared.concepts):
