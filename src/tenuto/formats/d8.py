@@ -389,7 +389,7 @@ def _put_training(draft: Draft, config: dict[str, Any], folder: Path, target: Pa
     if "weight_decay" in config:
         rest["optimizer_args"] = {"weight_decay": config.pop("weight_decay")}
     rest |= {"enable_bucket": True, "min_bucket_reso": 0, "bucket_no_upscale": False}
-    if not _read(config.get("stop_text_encoder", 1.0), number):
+    if not _read(config.get("stop_text_encoder", 1.0), number) and "network_dim" in rest:
         rest["network_train_unet_only"] = True
     if _read(config.pop("shuffle_tags", None), flag):
         draft.put("shuffle_tags", "data.variation.shuffle", True)
