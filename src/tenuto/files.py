@@ -11,10 +11,14 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
 from tenuto.words import TenutoError
+
+PICKLES = {".ckpt", ".pt", ".pth", ".bin"}
+"""Endings of pickle files, which can run code when they are read."""
 
 
 @contextmanager
@@ -53,10 +57,75 @@ def write_text(path: Path, text: str) -> None:
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
     """Write a safetensors file, whole or not at all; a full disk is a TenutoError like any other."""
-    ready = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    data = save(ready, metadata=dict(metadata) if metadata else None)
-    with written_whole(path) as temporary:
-        temporary.write_bytes(data)
+    header, body = serialized(tensors, metadata)
+    with written_whole(path) as temporary, temporary.open("wb") as file:
+        file.write(header)
+        file.write(body)
+
+
+def serialized(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> tuple[bytes, memoryview]:
+    """(length and header, data) of a safetensors file: the same content always gives the same bytes.
+
+    The library writes the metadata in an order of its own at every call; here it is sorted.
+    """
+    whole = save({name: value.detach().cpu().contiguous() for name, value in tensors.items()})
+    length = int.from_bytes(whole[:8], "little")
+    index = json.loads(whole[8 : 8 + length])
+    own = {"__metadata__": dict(sorted(metadata.items()))} if metadata else {}
+    header = json.dumps(own | index, ensure_ascii=False, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)
+    return len(header).to_bytes(8, "little") + header, memoryview(whole)[8 + length :]
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """(tensors, metadata) of a safetensors file. Raises TenutoError when it is missing, damaged, or something else."""
+    if path.suffix.lower() in PICKLES:
+        raise TenutoError(
+            f"{path}: pickle files are not read (they can run code); `tenuto convert {path}` makes a .safetensors of it"
+        )
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+            return tensors, dict(file.metadata() or {})
+    except FileNotFoundError as error:
+        raise TenutoError(f"{path}: no such file") from error
+    except (SafetensorError, OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError) as error:
+        raise TenutoError(f"{path}: {_not_safetensors(path, error)}") from error
+
+
+def _not_safetensors(path: Path, error: Exception) -> str:
+    """What such a file most likely is, from its first bytes."""
+    if path.is_dir():
+        return "a folder, not a .safetensors file"
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            start = file.read(8)
+            length = int.from_bytes(start, "little")
+            header = file.read(min(length, 1 << 27)) if start[:1] != b"<" else b""
+    except OSError as unreadable:
+        return f"cannot be read ({unreadable.strerror})"
+    if start[:2] in (b"PK", b"\x80\x02"):
+        return "a pickle under another name; rename it to .ckpt and let `tenuto convert` make a .safetensors of it"
+    if start.lstrip()[:1] == b"<":
+        return "a web page, not a model; the download went wrong (a login page?), download it again"
+    if start == b"version ":
+        return "a Git LFS pointer, not the file itself; fetch it with `git lfs pull`"
+    if size < 8 + length and header[:1] == b"{":
+        return f"cut off ({size} bytes, its header alone has {length}); download it again"
+    if (wanted := _end_of_data(header)) and 8 + length + wanted > size:
+        return f"cut off ({size} of {8 + length + wanted} bytes); download it again"
+    return (
+        f"not a readable safetensors file ({' '.join(str(error).split()) or type(error).__name__}); download it again"
+    )
+
+
+def _end_of_data(header: bytes) -> int:
+    try:
+        index = json.loads(header)
+        return max(int(entry["data_offsets"][1]) for name, entry in index.items() if name != "__metadata__")
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, RecursionError):
+        return 0
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -110,5 +110,24 @@ def test_damaged_files_are_refused_in_one_line(content: bytes, tmp_path: Path) -
 def test_a_pickle_is_refused_and_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(TenutoError, match="pickle"):
         read_lora(tmp_path / "x.pt")
-    with pytest.raises(TenutoError, match="no such LoRA"):
+    with pytest.raises(TenutoError, match="no such file"):
         read_lora(tmp_path / "x.safetensors")
+
+
+@pytest.mark.parametrize("strength", [0.0, 0.5, 1.0])
+def test_dora_starts_as_the_base_and_its_whole_change_is_scaled(strength: float, tiny_base: Base) -> None:
+    answer = ask(tiny_base)
+    adapter = Adapter.attach(tiny_base, AdapterSettings(rank=2, parts=ALL, dora=True))
+    torch.testing.assert_close(ask(tiny_base), answer, rtol=1e-4, atol=1e-5)
+    torch.manual_seed(0)
+    for parameter in adapter.parameters():
+        parameter.data += torch.randn(parameter.shape) * 0.1
+    name, layer = next((n, l) for n, l in adapter.layers().items() if n.endswith("conv1"))  # noqa: E741
+    x = torch.randn(1, layer.get_base_layer().in_channels, 5, 5)
+    change = torch.nn.functional.conv2d(x, adapter.change(name), padding=1)
+    with adapter.strength(strength):
+        torch.testing.assert_close(layer(x) - layer.get_base_layer()(x), strength * change, rtol=1e-4, atol=1e-5)
+    with adapter.disabled():
+        assert torch.equal(ask(tiny_base), answer)
+    adapter.detach()
+    assert torch.equal(ask(tiny_base), answer)

@@ -10,6 +10,8 @@ import typer
 
 from tenuto.cli import import_export, tags
 from tenuto.cli.guard import guarded
+from tenuto.cli.lora import lora
+from tenuto.cli.methods import methods
 from tenuto.cli.screen import Screen
 
 app = typer.Typer(
@@ -22,9 +24,11 @@ prior = typer.Typer(
     no_args_is_help=True, help="The prior set: what the base makes of your captions without the trigger."
 )
 app.add_typer(prior, name="prior")
+app.add_typer(lora, name="lora")
 app.command("import")(import_export.import_config)
 app.command("export")(import_export.export)
 app.command("tags")(tags.tags)
+app.command()(methods)
 
 ProjectFile = Annotated[Path, typer.Argument(help="The project file (TOML).")]
 Changes = Annotated[list[str] | None, typer.Option("--set", help="section.key=value; may be given several times.")]
@@ -127,6 +131,25 @@ def prior_show(
         store, images = build_prior(prepared, screen, stop)
         write_gallery(prepared, store, images, out, screen)
         typer.echo(str(out))
+
+
+@app.command()
+def convert(
+    source: Annotated[Path, typer.Argument(help="A .ckpt, .pt, .pth or .bin, or a folder that holds such weights.")],
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="The new file; default: beside it.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Turn pickle weights into .safetensors, without running what is in them. Overwrites nothing."""
+    with guarded():
+        from tenuto.pickles import convert as converted
+
+        made = converted(source, out)
+        facts = [{"file": str(own.target), "tensors": own.tensors, "left_out": list(own.left)} for own in made]
+        lines = [
+            f"{own.target}: {own.tensors} tensors" + (f"; left out: {', '.join(own.left[:5])}" if own.left else "")
+            for own in made
+        ]
+        _tell(as_json, {"files": facts}, "\n".join(lines))
 
 
 @app.command()

@@ -15,7 +15,7 @@ from typing import Any, Protocol, cast
 import torch
 from torch import Tensor, nn
 
-from tenuto.adapters.adapter import NAME, Adapter
+from tenuto.adapters.adapter import Adapter
 from tenuto.adapters.files import attach_file, read_lora
 from tenuto.families.base import Base, Conditioning
 from tenuto.families.sampling import SamplerSettings, sample
@@ -128,10 +128,10 @@ class Bench:
         adapter = attach_file(self.base, read_lora(lora))
         kept: list[tuple[nn.Parameter, Tensor]] = []
         with torch.no_grad():
-            for layer in adapter.layers().values():
+            for name, layer in adapter.layers().items():
                 weight = cast(nn.Parameter, layer.get_base_layer().weight)
                 kept.append((weight, weight.detach().clone()))
-                weight.add_(cast(Any, layer).get_delta_weight(NAME).to(weight))
+                weight.add_(adapter.change(name).to(weight))
         adapter.detach()
         try:
             yield

@@ -41,7 +41,9 @@ class TrainingSettings(Settings):
     tensorboard: bool = False
     """Also write TensorBoard logs (needs the extra: pip install "tenuto[tensorboard]")."""
     start_from: str | None = None
-    """A LoRA file to go on training from."""
+    """A LoRA file to go on training from, in any common naming; its layers, ranks and alphas stand for `adapter`."""
+    tags_in_file: bool = True
+    """Write how often each tag occurs in the instance captions into the LoRA's header, where web UIs show it."""
     adapter: AdapterSettings = AdapterSettings()
     """Which layers are adapted, and how."""
     optimizer: OptimizerSettings = OptimizerSettings()
