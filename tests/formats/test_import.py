@@ -13,7 +13,6 @@ from tenuto.cli.main import app
 from tenuto.formats.catalogue import SYSTEMS, import_project
 from tenuto.formats.imported import Imported
 from tenuto.project import Project, load_project
-from tenuto.regularizers.base import Regularizer
 from tenuto.regularizers.catalogue import REGULARIZERS
 from tenuto.words import TenutoError
 from tests.formats.systems import DERRIAN, KOHYA_SS, pictures, write_all
@@ -73,7 +72,8 @@ def test_a_command_line(tmp_path: Path) -> None:
     assert "also on those of the reg pictures" in said(found, "caption_prefix")
     assert "one learning rate" in said(found, "text_encoder_lr")
     assert "never" in said(found, "shuffle_caption")
-    assert said(found, "min_snr_gamma")
+    assert project.regularizers["snr_weight"].model_dump()["gamma"] == 5
+    assert set(project.regularizers) == {"prior_preservation", "snr_weight"}
     assert "32 bits" in said(found, "optimizer_type")
     assert "on 'dog' alone" in said(found, "class_tokens")
 
@@ -142,7 +142,8 @@ def test_kohya_ss(tmp_path: Path) -> None:
     assert "did nothing under Standard" in said(found, "conv_dim")
     assert "the kind of noise was Multires" in said(found, "noise_offset")
     assert project.data.variation.tag_dropout == 0.1, "from additional_parameters"
-    assert "by noise" in said(found, "zero_terminal_snr")
+    assert project.base.zero_terminal_snr, "from additional_parameters"
+    assert found.project["regularizers"]["multires_noise"] == {"levels": 6, "weight": 0.3}
     assert project.training.learning_rate.warmup == 10, "10 percent of 5 epochs of 20 updates"
     assert "doubled" in said(found, "epoch")
     assert project.training.precision == "bf16"
@@ -249,12 +250,10 @@ def test_diffusers(tmp_path: Path) -> None:
         ("--optimizer_type=Prodigy --learning_rate=1", "learning_rate", "1e-4 stands"),
         ("--lr_warmup_steps=10 --lr_scheduler=constant", "lr_warmup_steps", "did nothing"),
         ("--vae=owner/vae", "vae", "not on this machine"),
-        ("--vae=/models/vae.pt", "vae", "pickle"),
-        ("--network_dropout=0.1", "network_dropout", "regularizes the adapter"),
-        ("--noise_offset=0.05", "noise_offset", "regularizes by noise"),
-        ("--ip_noise_gamma=0.1", "ip_noise_gamma", "input_perturbation"),
-        ("--scale_weight_norms=1", "scale_weight_norms", "max_norm"),
-        ("--debiased_estimation_loss", "debiased_estimation_loss", "weighs the loss"),
+        ("--vae=/models/vae.pt", "vae", "tenuto convert"),
+        ("--network_dropout=0.1 --network_args rank_dropout=0.2", "rank_dropout", "one kind of part"),
+        ("--multires_noise_iterations=6", "multires_noise_iterations", "same in kind"),
+        ("--loss_type=huber", "loss_type", "squared"),
         ("--caption_dropout_every_n_epochs=2", "caption_dropout_every_n_epochs", "no such setting"),
         ("--network_args algo=loha conv_dim=4 --network_module=lycoris.kohya", "network_module", "plain LoRA"),
         ("--max_grad_norm=0", "max_grad_norm", "never reached"),
@@ -290,17 +289,52 @@ def test_steps_between_saves_are_halved_with_reg(tmp_path: Path) -> None:
         assert import_project(tmp_path / "a.sh", tmp_path).project["training"]["save_every"] == updates
 
 
-def test_a_method_of_the_catalogue_is_carried_beside_the_prior(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class MaxNorm(Regularizer):
-        limit: float = 1.0
-
-    monkeypatch.setitem(REGULARIZERS, "max_norm", MaxNorm)
+@pytest.mark.parametrize(
+    ("options", "method", "settings"),
+    [
+        ("--scale_weight_norms=2", "max_norm", {"limit": 2.0}),
+        ("--min_snr_gamma=5", "snr_weight", {"gamma": 5.0}),
+        ("--debiased_estimation_loss", "snr_weight", {"shape": "debiased"}),
+        ("--ip_noise_gamma=0.1", "input_perturbation", {"weight": 0.1}),
+        ("--noise_offset=0.05", "noise_offset", {"weight": 0.05}),
+        ("--network_dropout=0.1", "adapter_dropout", {"weight": 0.1, "what": "neuron"}),
+        ("--network_args rank_dropout=0.2", "adapter_dropout", {"weight": 0.2, "what": "rank"}),
+        ("--max_timestep=600", "timestep_window", {"low": 0.0, "high": 0.6, "prior": True}),
+    ],
+)
+def test_methods_are_carried_and_never_push_the_prior_out(
+    options: str, method: str, settings: dict[str, Any], tmp_path: Path
+) -> None:
     write_all(tmp_path)
-    (tmp_path / "a.sh").write_text("train_network.py --train_data_dir=train --network_dim=4 --scale_weight_norms=2")
+    (tmp_path / "a.sh").write_text(f"train_network.py --train_data_dir=train --network_dim=4 {options}")
     found = import_project(tmp_path / "a.sh", tmp_path)
-    assert found.project["regularizers"] == {"max_norm": {"limit": 2.0}, "prior_preservation": {}}
+    assert found.project["regularizers"] == {method: settings, "prior_preservation": {}}
     (tmp_path / "p.toml").write_text(found.to_toml())
-    assert set(load_project(tmp_path / "p.toml").regularizers) == {"max_norm", "prior_preservation"}
+    assert set(load_project(tmp_path / "p.toml").regularizers) == {method, "prior_preservation"}
+
+
+def test_what_the_checkpoint_is_told(tmp_path: Path) -> None:
+    (tmp_path / "nai.safetensors").write_bytes(b"")
+    (tmp_path / "a.sh").write_text(
+        "sdxl_train_network.py --pretrained_model_name_or_path=nai.safetensors --v_parameterization "
+        "--zero_terminal_snr --network_args dora_wd=True"
+    )
+    inner = tmp_path / "inner"
+    inner.mkdir()
+    project = import_project(tmp_path / "a.sh", inner).project
+    assert project["base"] == {"model": "../nai.safetensors", "prediction": "v", "zero_terminal_snr": True}
+    assert project["training"]["adapter"]["dora"]
+
+
+def test_pickles_are_told_how_to_convert(tmp_path: Path) -> None:
+    (tmp_path / "a.sh").write_text("train_network.py --network_dim=4 --network_weights=old.pt")
+    assert "tenuto convert" in said(import_project(tmp_path / "a.sh", tmp_path), "network_weights")
+
+
+def test_a_method_that_the_catalogue_lacks_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(REGULARIZERS, "max_norm")
+    (tmp_path / "a.sh").write_text("train_network.py --train_data_dir=train --network_dim=4 --scale_weight_norms=2")
+    assert "max_norm" in said(import_project(tmp_path / "a.sh", tmp_path), "scale_weight_norms")
 
 
 def test_several_folders(tmp_path: Path) -> None:

@@ -41,12 +41,12 @@ CARRIED: dict[str, Rule] = {
     "gradient_checkpointing": Goes("training.gradient_checkpointing", flag),
     "hflip": Goes("data.variation.flip", flag, unset=(None, "", False)),
     "freeze_spectral_norm": "a limit on how the weights grow; tenuto has no such setting yet",
-    "offset_noise": "regularizes by noise; tenuto has no such setting yet, the run does without it",
-    "min_snr_gamma": "was set but never read by D8's loss; tenuto has no such setting yet",
-    "input_pertubation": "was set but never read by D8's loss; tenuto has no such setting yet",
+    "offset_noise": Goes("regularizers.noise_offset.weight", above_zero, unset=(None, "", 0, 0.0)),
+    "min_snr_gamma": "was set but never read by D8's loss; to have it add regularizers.snr_weight",
+    "input_pertubation": "was set but never read by D8's loss; to have it add regularizers.input_perturbation",
     "use_dream": "tenuto has no such setting: the target is the plain one",
     "dream_detail_preservation": "belongs to use_dream",
-    "use_ema": "tenuto keeps no average of the weights",
+    "use_ema": "an average of the whole checkpoint there; of a LoRA it is the method regularizers.ema_average",
     "split_loss": "tenuto always averages instance and prior rows apart, and logs both",
     "disable_class_matching": "tenuto matches prior rows to concepts and buckets",
     "use_lora_extended": Goes("training.adapter.parts", lambda _: ["attention", "feed_forward", "convolution"],
@@ -389,7 +389,7 @@ def _put_training(draft: Draft, config: dict[str, Any], folder: Path, target: Pa
     if "weight_decay" in config:
         rest["optimizer_args"] = {"weight_decay": config.pop("weight_decay")}
     rest |= {"enable_bucket": True, "min_bucket_reso": 0, "bucket_no_upscale": False}
-    if not _read(config.get("stop_text_encoder", 1.0), number):
+    if not _read(config.get("stop_text_encoder", 1.0), number) and "network_dim" in rest:
         rest["network_train_unet_only"] = True
     if _read(config.pop("shuffle_tags", None), flag):
         draft.put("shuffle_tags", "data.variation.shuffle", True)

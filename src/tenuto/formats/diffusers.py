@@ -31,7 +31,7 @@ OWN_OPTIONS = frozenset({"instance_data_dir", "instance_prompt", "with_prior_pre
 
 RENAMED = {
     "pretrained_vae_model_name_or_path": "vae", "rank": "network_dim", "num_train_epochs": "max_train_epochs",
-    "optimizer": "optimizer_type",
+    "optimizer": "optimizer_type", "lora_dropout": "network_dropout",
 }  # fmt: skip
 DEFAULTS: dict[str, Any] = {
     "rank": 4,
@@ -55,8 +55,7 @@ RULES: dict[str, Rule] = {
         "tenuto reads pictures and captions from a folder":
             "dataset_name dataset_config_name image_column caption_column",
         "previews: tenuto's are training.sample_prompts, and the report": "num_validation_images validation_epochs",
-        "weighs the loss; tenuto has no such setting yet": "do_edm_style_training",
-        "tenuto has no such setting yet, the run does without it": "lora_dropout use_dora lora_layers",
+        "tenuto has no such setting, the run does without it": "do_edm_style_training lora_layers",
         "captions of any length are read in passes of 75 tokens":
             "tokenizer_max_length text_encoder_use_attention_mask",
         "tenuto has one rate and decay for all layers": "text_encoder_lr adam_weight_decay_text_encoder",
@@ -69,6 +68,7 @@ RULES: dict[str, Rule] = {
     "random_flip": Goes("data.variation.flip", flag),
     "gradient_checkpointing": Goes("training.gradient_checkpointing", flag),
     "checkpointing_steps": Goes("training.save_every", positive),
+    "use_dora": Goes("training.adapter.dora", flag),
     "snr_gamma": Goes("regularizers.snr_weight.gamma", above_zero),
 }  # fmt: skip
 NEUTRAL: dict[str, Any] = {

@@ -23,11 +23,17 @@ CARRIED: dict[str, Rule] = {
     "validation_split": Goes("data.validation", below_one, unset=(None, "", 0, 0.0)),
     "scale_weight_norms": Goes("regularizers.max_norm.limit", above_zero, unset=(None, "", 0, 0.0, "0")),
     "min_snr_gamma": Goes("regularizers.snr_weight.gamma", above_zero, unset=(None, "", 0, 0.0, "0")),
-    "ip_noise_gamma": Goes("regularizers.input_perturbation.gamma", above_zero, unset=(None, "", 0, 0.0, "0")),
+    "debiased_estimation_loss": Goes(
+        "regularizers.snr_weight.shape", lambda on: "debiased" if flag(on) else "min_snr", unset=(None, "", False)
+    ),
+    "ip_noise_gamma": Goes("regularizers.input_perturbation.weight", above_zero, unset=(None, "", 0, 0.0, "0")),
+    "noise_offset": Goes("regularizers.noise_offset.weight", above_zero, unset=(None, "", 0, 0.0, "0")),
+    "zero_terminal_snr": Goes("base.zero_terminal_snr", flag, unset=(None, "", False)),
+    "v_parameterization": Goes("base.prediction", lambda on: "v" if flag(on) else "auto", unset=(None, "", False)),
 }
 
 LEFT = reasons({
-    "tenuto reads it from the checkpoint itself": "v2 v_parameterization sdxl",
+    "tenuto reads it from the checkpoint itself": "v2 sdxl",
     "about memory and speed there, not about the result; tenuto plans its own":
         "cache_latents cache_latents_to_disk vae_batch_size skip_cache_check cache_text_encoder_outputs "
         "cache_text_encoder_outputs_to_disk text_encoder_batch_size max_data_loader_n_workers "
@@ -45,16 +51,13 @@ LEFT = reasons({
     "dropped: tenuto talks to no such service":
         "wandb_api_key huggingface_token huggingface_repo_id huggingface_repo_type huggingface_repo_visibility "
         "huggingface_path_in_repo save_state_to_huggingface resume_from_huggingface async_upload",
-    "regularizes by noise; tenuto has no such setting yet, the run does without it":
-        "noise_offset noise_offset_random_strength adaptive_noise_scale multires_noise_iterations "
-        "multires_noise_discount ip_noise_gamma_random_strength zero_terminal_snr",
-    "regularizes the adapter; tenuto has no such setting yet, the run does without it":
-        "network_dropout rank_dropout module_dropout",
-    "weighs the loss; tenuto has no such setting yet: every timestep counts the same, errors are squared":
-        "debiased_estimation_loss scale_v_pred_loss_like_noise_pred v_pred_like_loss loss_type huber_schedule huber_c "
-        "huber_scale min_timestep max_timestep masked_loss alpha_mask",
+    "a further turn of a method that tenuto does not have": "noise_offset_random_strength adaptive_noise_scale "
+        "ip_noise_gamma_random_strength",
+    "tenuto has no such setting: errors are squared, all places of a picture count":
+        "scale_v_pred_loss_like_noise_pred v_pred_like_loss loss_type huber_schedule huber_c huber_scale masked_loss "
+        "alpha_mask",
     "keeps the base's answers as tenuto's own methods do (its teacher had the text adapter on); see "
-    "regularizers.prior_prediction": "custom_attributes",
+    "regularizers.output_preservation": "custom_attributes",
     "only changes how captions are worded; tenuto takes captions as they are, without weights and wild cards":
         "weighted_captions enable_wildcard secondary_separator caption_separator keep_tokens_separator",
     "tenuto has no such setting: captions are whole from the first step":
@@ -80,7 +83,7 @@ LEFT = reasons({
     "tenuto has no masks from another folder; transparency is laid on data.background": "conditioning_data_dir",
     "one multiplier for all; set the adapter's strength where you use it": "network_multiplier",
     "of LyCORIS and other networks; tenuto trains plain LoRA (B A)":
-        "preset factor unit bypass_mode dora_wd wd_on_output use_tucker use_cp use_scalar rank_dropout_scale rescaled "
+        "preset factor unit bypass_mode wd_on_output use_tucker use_cp use_scalar rank_dropout_scale rescaled "
         "train_norm decompose_both train_on_input constraint block_size full_matrix rs_lora unbalanced_factorization "
         "disable_conv_cp train_lora_ggpo ggpo_sigma ggpo_beta dropout",
 })  # fmt: skip

@@ -102,6 +102,7 @@ def convert_training(
     _put_buckets(draft, rest)
     updates = _put_length(draft, rest, reg, rows)
     _put_network(draft, rest, parts)
+    _put_methods(draft, rest)
     _put_optimizer(draft, rest)
     _put_schedule(draft, rest, updates, reg)
     _put_samples(draft, rest, folder)
@@ -152,7 +153,9 @@ def _put_file(draft: Draft, name: str, text: Any, ours: str, folder: Path, targe
         return
     text = text.strip()
     if text.lower().endswith((".ckpt", ".pt", ".pth", ".bin")):
-        draft.leave(name, text, f"a pickle, which can run code, is not read: make a .safetensors of it for {ours}")
+        draft.leave(
+            name, text, f"a pickle, which can run code, is not read: `tenuto convert` makes a .safetensors for {ours}"
+        )
     elif is_absolute(text) or is_there(find(text, folder)):
         draft.put(name, ours, written(text, folder, target))
     else:
@@ -160,13 +163,8 @@ def _put_file(draft: Draft, name: str, text: Any, ours: str, folder: Path, targe
 
 
 def model_place(model: str, folder: Path, target: Path) -> str:
-    """A hub id as it is; a folder relative to the project file; a file by its whole path."""
-    if is_absolute(model):
-        return model
-    place = find(model, folder)
-    if is_there(place) and place.is_dir():
-        return written(model, folder, target)
-    return str(place.absolute()) if is_there(place) and place.is_file() else model
+    """A path that is there, relative to the project file; anything else (a hub id) as it is."""
+    return written(model, folder, target) if is_there(find(model, folder)) else model
 
 
 def _put_prior(draft: Draft, options: dict[str, Any], reg: bool) -> None:
@@ -321,6 +319,9 @@ def _put_network(draft: Draft, options: dict[str, Any], parts: Sequence[Part]) -
             draft.leave(name, value, f"tenuto has one rank and alpha for all layers: {rank} and {alpha or rank:g}")
     adapted = _parts(draft, options, [*parts, *(["convolution"] if convolution and "convolution" not in parts else [])])
     draft.put("network_module", "training.adapter.parts", adapted)
+    options |= {name: extra.pop(name) for name, _ in DROPOUTS if name in extra}
+    if _read(draft, "dora_wd", extra.pop("dora_wd", None), flag, False):
+        draft.put("dora_wd", "training.adapter.dora", True)
     for name, value in extra.items():
         reason = LEFT.get(name, "a setting of the network that tenuto has not")
         draft.leave(name, value, NEUTRAL if is_neutral(name, value, NETWORK_NEUTRAL) else reason)
@@ -338,6 +339,37 @@ def _parts(draft: Draft, options: dict[str, Any], unet: list[str]) -> list[str]:
         only_unet or cached or (text_lr not in (None, "") and _read(draft, "text_encoder_lr", text_lr, number, 1) == 0)
     )
     return (["text_encoder"] if only_text else unet) if still or only_text else [*unet, "text_encoder"]
+
+
+DROPOUTS = (("network_dropout", "neuron"), ("rank_dropout", "rank"), ("module_dropout", "module"))
+"""Their option -> what `regularizers.adapter_dropout` calls it."""
+SAME_IN_KIND = "the same in kind: there each coarser level is 2 to 4 times as coarse, drawn anew, here twice"
+
+
+def _put_methods(draft: Draft, options: dict[str, Any]) -> None:
+    """Methods that take more than one option."""
+    dropout = "regularizers.adapter_dropout"
+    for name, what in DROPOUTS:
+        value = options.pop(name, None)
+        chance = _read(draft, name, value, share, 0.0)
+        taken = draft.table.get("regularizers", {}).get("adapter_dropout")
+        if chance and taken:
+            draft.leave(name, value, f"tenuto drops one kind of part, here a {taken['what']}")
+        elif 0 < chance < 1:
+            draft.put(name, f"{dropout}.weight", chance)
+            draft.put(name, f"{dropout}.what", what)
+    if levels := _read(draft, "multires_noise_iterations", options.pop("multires_noise_iterations", None), natural, 0):
+        discount = _read(draft, "multires_noise_discount", options.get("multires_noise_discount"), share, 0.3)
+        draft.put("multires_noise_iterations", "regularizers.multires_noise.levels", levels)
+        draft.put("multires_noise_discount", "regularizers.multires_noise.weight", discount)
+        draft.leave("multires_noise_iterations", levels, SAME_IN_KIND)
+    options.pop("multires_noise_discount", None)
+    low = _read(draft, "min_timestep", options.pop("min_timestep", None), natural, 0)
+    high = _read(draft, "max_timestep", options.pop("max_timestep", None), positive, 1000)
+    if 0 <= low < high <= 1000 and (low, high) != (0, 1000):
+        draft.put("min_timestep", "regularizers.timestep_window.low", low / 1000)
+        draft.put("max_timestep", "regularizers.timestep_window.high", high / 1000)
+        draft.put("min_timestep, max_timestep", "regularizers.timestep_window.prior", True)
 
 
 def _put_optimizer(draft: Draft, options: dict[str, Any]) -> None:
