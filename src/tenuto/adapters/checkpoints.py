@@ -182,9 +182,12 @@ class _Place:
     name: str
 
     def read(self) -> Tensor:
-        with safe_open(self.path, framework="pt") as file:
-            tensor: Tensor = file.get_tensor(self.name)
-            return tensor
+        try:
+            with safe_open(self.path, framework="pt") as file:
+                tensor: Tensor = file.get_tensor(self.name)
+                return tensor
+        except (SafetensorError, OSError, ValueError, KeyError) as error:
+            raise TenutoError(f"{self.path}: {self.name} cannot be read ({error}); download it again") from error
 
 
 def _open(folder: Path) -> dict[str, _Place]:
