@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install demo test check evidence bench clean
+.PHONY: install demo test check evidence bench big clean
 
 install: .venv/installed
 
@@ -32,6 +32,9 @@ evidence: install  ## the full table, hours; goes on where it was stopped
 
 bench: install     ## speed of generation and training
 	$(BIN)/python -m benchmarks.speed
+
+big: install       ## SD 1.5 and SDXL at full size with random weights: load, one training step on the CPU, peak memory
+	$(BIN)/python -m benchmarks.big
 
 clean:
 	rm -rf .venv build dist src/*.egg-info

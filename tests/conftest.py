@@ -9,7 +9,7 @@ import torch
 
 from tenuto.families.base import Base
 from tenuto.families.checkpoints import open_base
-from tests.tiny import tiny_sd_folder
+from tests.tiny import tiny_sd_folder, tiny_sdxl_folder
 
 torch.set_num_threads(1)
 
@@ -40,3 +40,20 @@ def tiny_v_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_v_base(tiny_v_folder: Path) -> Base:
     """The same layout, answering v; other weights."""
     return open_base(str(tiny_v_folder), device="cpu")
+
+
+@pytest.fixture(scope="session")
+def tiny_xl_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_sdxl_folder(tmp_path_factory.mktemp("tiny") / "sdxl")
+
+
+@pytest.fixture
+def tiny_xl_base(tiny_xl_folder: Path) -> Base:
+    """SDXL's layout: two text encoders, pooled text, sizes."""
+    return open_base(str(tiny_xl_folder), device="cpu")
+
+
+@pytest.fixture
+def tiny_xl_snr_base(tiny_xl_folder: Path) -> Base:
+    """The same, answering v, with a last timestep that is noise alone (as NoobAI v-pred)."""
+    return open_base(str(tiny_xl_folder), device="cpu", prediction="v", zero_terminal_snr=True)

@@ -8,7 +8,7 @@ from typing import Any
 import tomli_w
 
 from tenuto.cli.demo import SETTINGS, concept_groups, write_set
-from tenuto.evaluation.comparison import Comparison
+from tenuto.evaluation.record import Comparison
 from tenuto.pocket.concepts import CONCEPTS
 from tenuto.project import load_project
 from tenuto.work.compare import run_project

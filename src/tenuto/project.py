@@ -25,7 +25,8 @@ from pydantic_core import ErrorDetails
 
 from tenuto.data.buckets import BucketSettings
 from tenuto.data.dataset import VariationSettings
-from tenuto.evaluation.comparison import ComparisonSettings
+from tenuto.evaluation.settings import ComparisonSettings
+from tenuto.families.prediction import Told
 from tenuto.families.sampling import SamplerSettings
 from tenuto.prior.prompts import PromptSettings
 from tenuto.regularizers.base import Regularizer
@@ -39,11 +40,16 @@ class BaseSettings(Settings):
     """[base]: the checkpoint being adapted; it is never changed."""
 
     model: str = "pocket"
-    """A name ("pocket"), a diffusers folder, or a hub id."""
+    """A name ("pocket"), a .safetensors file, a diffusers folder, or a hub id."""
     vae: str | None = None
-    """A folder with another autoencoder."""
+    """Another autoencoder: a .safetensors file or a diffusers folder."""
     clip_skip: PositiveInt = 1
-    """Which of the text encoder's last layers is read: 1 the last, 2 the one before (NAI and its children)."""
+    """Which of the text encoder's last layers is read: 1 the last, 2 the one before (NAI and its children). SDXL
+    always reads the one before the last: 1 and 2 are the same there."""
+    prediction: Told = "auto"
+    """auto: what the checkpoint says; eps or v where it doesn't say or says it wrongly."""
+    zero_terminal_snr: bool | None = None
+    """Whether the last timestep is noise alone (NoobAI v-pred). Unset: what the checkpoint says."""
     device: str = "auto"
     """auto: a GPU when there is one, else the CPU; or a torch device such as "cuda:1"."""
 
@@ -115,6 +121,8 @@ class DataSettings(Settings):
     """How rows vary from visit to visit."""
     background: str = "white"
     """The colour that transparency is flattened on."""
+    alpha: Literal["flatten", "mask"] = "flatten"
+    """What transparency means: only a background, or also how much each place counts in the instance loss."""
     caption_extension: str = ".txt"
     """Extension of the caption files."""
     validation: float = Field(0.0, ge=0.0, lt=1.0)
@@ -180,9 +188,22 @@ class Project(Settings):
         wanted = any(method.active() and method.needs_prior() for method in self.regularizers.values())
         return {concept.name: self.prior_of(concept).ratio if wanted else 0.0 for concept in self.concepts}
 
+    def states(self) -> int:
+        """How many states of every prior image's path are kept: as many as the method that reads most of them."""
+        return most_states(self.regularizers)
+
+    def sensor_states(self) -> int:
+        """How many controller states are read; 0: none."""
+        return max((method.needs_sensor() for method in self.regularizers.values() if method.active()), default=0)
+
     def to_toml(self) -> str:
         """The project with every default written out."""
         return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
+
+
+def most_states(methods: Mapping[str, Regularizer]) -> int:
+    """As many states of a prior image's path as the active method that reads most of them."""
+    return max((method.needs_states() for method in methods.values() if method.active()), default=0)
 
 
 def load_project(path: Path, changes: Sequence[str] = ()) -> Project:
@@ -221,7 +242,7 @@ def _resolved(project: Project, folder: Path) -> Project:
     prior = paths(project.prior, "own", "tag_csv", "bank", "store")
     prior = prior.model_copy(update={"folders": tuple(paths(own, "path") for own in prior.folders)})
     base = paths(project.base, "vae")
-    base = paths(base, "model") if (folder / project.base.model).is_dir() else base
+    base = paths(base, "model") if (folder / Path(project.base.model).expanduser()).exists() else base
     return project.model_copy(
         update={
             "base": base,

@@ -15,7 +15,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from tenuto.cli.main import app
-from tenuto.evaluation.comparison import Comparison
+from tenuto.evaluation.record import Comparison
 
 PROJECT = """
 seed = 1

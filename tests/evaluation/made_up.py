@@ -11,9 +11,10 @@ from pathlib import Path
 
 from PIL import Image
 
-from tenuto.evaluation.comparison import Comparison, ComparisonSettings, Number, PromptRecord
 from tenuto.evaluation.curve import Point, compare_curves
+from tenuto.evaluation.record import Comparison, Number, PromptRecord
 from tenuto.evaluation.report import Extras, PriorUse
+from tenuto.evaluation.settings import ComparisonSettings
 
 Draw = Callable[[str, str, int], Image.Image]
 ROWS = ("trained", "without", "style", "place", "view", "subject", "far", "second")

@@ -16,9 +16,13 @@ from tenuto.adapters.adapter import Adapter, AdapterSettings
 from tenuto.adapters.files import save_lora
 from tenuto.data.bank import Bank
 from tenuto.data.dataset import Concept, Item
+from tenuto.evaluation.arms import Arm, Trained
 from tenuto.evaluation.bench import Bench, Wanted, sampler_of, spread
-from tenuto.evaluation.comparison import Arm, Comparison, ComparisonSettings, Trained, compare, groups_of_concept
+from tenuto.evaluation.comparison import compare
 from tenuto.evaluation.metrics import METRICS
+from tenuto.evaluation.reader import groups_of_concept
+from tenuto.evaluation.record import Comparison
+from tenuto.evaluation.settings import ComparisonSettings
 from tenuto.families.base import Base
 from tenuto.families.sampling import SamplerSettings
 from tenuto.words import Size, TenutoError

@@ -72,6 +72,14 @@ def test_not_reached_is_said() -> None:
     assert (found.mean, found.per_seed, found.reached, found.interval) == (None, [None], 0, None)
 
 
+def test_at_the_held_strength_the_plain_lora_is_turned_down() -> None:
+    plain = [point(2, 0.8, 1.0), point(2, 0.4, 0.25, strength=0.5)]
+    held = [point(1, 0.3, 0.02), point(2, 0.6, 0.125)]
+    found = compare_curves(plain, held, level="held")
+    assert found.per_seed == pytest.approx([0.125 / 0.625])
+    assert compare_curves(plain, held).per_seed == [None]
+
+
 def test_final_is_the_last_checkpoint_at_full_strength() -> None:
     end = final([point(1, 0.1, 0.1), point(2, 0.2, 0.2), point(2, 0.3, 0.3, strength=1.5)])
     assert end is not None

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tenuto.evaluation.comparison import Comparison, Number
 from tenuto.evaluation.curve import Point, Quantity, Ratio
+from tenuto.evaluation.record import Comparison, Number
 from tenuto.evaluation.report import Extras, number_text, render, verdict, write_report
 from tests.evaluation.made_up import made_up
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tenuto.families import checkpoints
+from tenuto.families import checkpoints, hashing
 from tenuto.families.base import Base
 from tenuto.families.checkpoints import find_base, open_base
 from tenuto.words import Size, TenutoError
@@ -55,6 +55,7 @@ def drop_weight(folder: Path, file: str) -> None:
         (lambda f: (f / "model_index.json").unlink(), r"model_index.json: missing"),
         (lambda f: (f / "model_index.json").write_text("{"), r"not readable as JSON"),
         (lambda f: change_json(f / "model_index.json", _class_name="FluxPipeline"), r"a FluxPipeline; supported"),
+        (lambda f: change_json(f / "model_index.json", text_encoder=[None, None]), r"the SDXL refiner"),
         (lambda f: (f / "scheduler/scheduler_config.json").unlink(), r"scheduler_config.json: missing"),
         (lambda f: change_json(f / "scheduler/scheduler_config.json", prediction_type="sample"), r"prediction_type"),
         (lambda f: (f / UNET).unlink(), r"no .safetensors weights"),
@@ -93,12 +94,6 @@ def test_hub_ids_and_names() -> None:
     assert "pocket" in checkpoints.NAMES
 
 
-def test_a_single_file_is_named_as_not_read_yet(tmp_path: Path) -> None:
-    (tmp_path / "model.safetensors").write_bytes(b"x")
-    with pytest.raises(TenutoError, match="single-file"):
-        find_base(str(tmp_path / "model.safetensors"))
-
-
 def test_inpainting_is_refused(tmp_path: Path) -> None:
     folder = tiny_sd_folder(tmp_path / "a")
     shutil.rmtree(folder / "vae")
@@ -130,7 +125,7 @@ def test_weights_are_hashed_once(copy: Path, monkeypatch: pytest.MonkeyPatch, ti
     def refuse(path: Path) -> str:
         raise AssertionError(f"{path} is read through again")
 
-    monkeypatch.setattr(checkpoints, "hash_file", refuse)
+    monkeypatch.setattr(hashing, "hash_file", refuse)
     assert opened(copy).hash == tiny_base.hash
     os.utime(copy / UNET, ns=(1, 1))
     with pytest.raises(AssertionError, match="unet"):

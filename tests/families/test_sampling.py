@@ -40,7 +40,7 @@ def draw(base: Base, settings: SamplerSettings, prompts: tuple[str, ...], seeds:
     return sample(base, cond, uncond, SIZE, seeds, settings)
 
 
-@pytest.mark.parametrize("base", ["tiny_base", "tiny_v_base"])
+@pytest.mark.parametrize("base", ["tiny_base", "tiny_v_base", "tiny_xl_snr_base"])
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_a_row_alone_is_the_row_in_a_batch(sampler: Sampler, base: str, request: pytest.FixtureRequest) -> None:
     opened = request.getfixturevalue(base)

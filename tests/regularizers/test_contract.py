@@ -2,72 +2,82 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from tenuto.families.base import Base
 from tenuto.regularizers.base import Regularizer, WeightSchedule
 from tenuto.regularizers.catalogue import REGULARIZERS
 from tenuto.training.loop import train
+from tests.regularizers.cases import beside, methods, run_of
 from tests.steps import equal, make_run
 
 pytestmark = pytest.mark.parametrize("name", REGULARIZERS)
 
 
-def trained(base: Base, folder: Path, methods: dict[str, Regularizer], **more: object) -> dict[str, torch.Tensor]:
-    run = make_run(base, folder, methods, **more)  # type: ignore[arg-type]
+def trained(base: Base, folder: Path, own: Mapping[str, Regularizer], **more: Any) -> dict[str, torch.Tensor]:
+    """The tensors of the LoRA file."""
+    run = make_run(base, folder, own, **more)
     try:
-        train(run)
-        return run.adapter.state()
+        return load_file(train(run))
     finally:
         run.adapter.detach()
 
 
 def test_weight_zero_is_absence(name: str, tiny_base: Base, tmp_path: Path) -> None:
-    silent = REGULARIZERS[name](weight=0.0)
-    assert equal(trained(tiny_base, tmp_path / "a", {name: silent}), trained(tiny_base, tmp_path / "b", {}))
+    silent = methods(name, weight=0.0)
+    without = trained(tiny_base, tmp_path / "b", beside(name), **run_of(name))
+    assert equal(trained(tiny_base, tmp_path / "a", silent, **run_of(name)), without)
 
 
 def test_it_does_something(name: str, tiny_base: Base, tmp_path: Path) -> None:
-    loud = REGULARIZERS[name](weight=1.0)
-    assert not equal(trained(tiny_base, tmp_path / "a", {name: loud}), trained(tiny_base, tmp_path / "b", {}))
+    without = trained(tiny_base, tmp_path / "b", beside(name), **run_of(name))
+    assert not equal(trained(tiny_base, tmp_path / "a", methods(name), **run_of(name)), without)
 
 
-def test_gradients_reach_only_the_adapter(name: str, tiny_base: Base, tmp_path: Path) -> None:
-    run = make_run(tiny_base, tmp_path, {name: REGULARIZERS[name](weight=1.0)})
-    for rows in run.remaining():
-        run.learn(rows)
-        break
-    own = {id(parameter) for parameter in run.adapter.parameters()}
-    for module in tiny_base.modules().values():
-        for parameter in module.parameters():
-            assert (parameter.grad is not None) == (id(parameter) in own) or parameter.grad is None
+def test_gradients_reach_the_adapter_and_nothing_else(name: str, tiny_base: Base, tmp_path: Path) -> None:
+    run = make_run(tiny_base, tmp_path, methods(name), **run_of(name))
+    with torch.no_grad():
+        for parameter in run.adapter.parameters():
+            parameter.add_(0.01)
+    run.learn(next(run.remaining()))
+    own = run.adapter.parameters()
+    assert all(parameter.grad is not None for parameter in own)
+    assert sum(bool(parameter.grad.any()) for parameter in own if parameter.grad is not None) > len(own) / 2
+    mine = {id(parameter) for parameter in own}
+    others = [p for module in tiny_base.modules().values() for p in module.parameters() if id(p) not in mine]
+    assert others
+    assert all(parameter.grad is None for parameter in others)
 
 
 def test_interrupted_equals_uninterrupted(name: str, tiny_base: Base, tmp_path: Path) -> None:
-    methods = {name: REGULARIZERS[name](weight=1.0)}
-    whole = trained(tiny_base, tmp_path / "whole", methods, steps=6, save_every=3)
-    run = make_run(tiny_base, tmp_path / "cut", methods, steps=6, save_every=3)
+    more = {"steps": 6, **run_of(name), "save_every": 3}
+    whole = trained(tiny_base, tmp_path / "whole", methods(name), **more)
+    run = make_run(tiny_base, tmp_path / "cut", methods(name), **more)
     run.stop = lambda: run.done == 3
-    with pytest.raises(Exception, match="stopped after update 3 of 6"):
+    with pytest.raises(Exception, match="stopped after update 3 of "):
         train(run)
     run.adapter.detach()
-    assert equal(trained(tiny_base, tmp_path / "cut", methods, steps=6, save_every=3), whole)
+    assert equal(trained(tiny_base, tmp_path / "cut", methods(name), **more), whole)
 
 
 def test_micro_batches_add_up(name: str, tiny_base: Base, tmp_path: Path) -> None:
-    methods = {name: REGULARIZERS[name](weight=1.0)}
-    whole = trained(tiny_base, tmp_path / "a", methods)
-    cut = trained(tiny_base, tmp_path / "b", methods, micro_batch=1)
+    whole = trained(tiny_base, tmp_path / "a", methods(name), **run_of(name))
+    cut = trained(tiny_base, tmp_path / "b", methods(name), micro_batch=1, **run_of(name))
     for key, value in whole.items():
         torch.testing.assert_close(cut[key], value, rtol=1e-3, atol=2e-5)
 
 
 def test_schedule_decides_what_is_logged_and_what_is_in_the_loss(name: str) -> None:
-    method = REGULARIZERS[name](weight=1.0, schedule=WeightSchedule(shape="linear", minimum=0.2, until_epoch=10))
-    assert [method.weight_at(epoch) for epoch in (0, 5, 10, 50)] == pytest.approx([1.0, 0.6, 0.2, 0.2])
+    schedule = WeightSchedule(shape="linear", minimum=0.2, until_epoch=10)
+    method = methods(name)[name].model_copy(update={"schedule": schedule})
+    start = method.weight
+    assert [method.weight_at(epoch) for epoch in (0, 5, 10, 50)] == pytest.approx([start, (start + 0.2) / 2, 0.2, 0.2])
 
 
 def test_documented(name: str) -> None:

@@ -6,10 +6,11 @@ out. One learned query per group looks over the hidden states, as a cross-attent
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from tools.pocket.common import Log, rate, set_rate
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -46,3 +47,26 @@ class Exam(nn.Module):
             for column, name in enumerate(self.name)
         ]
         return torch.stack(losses).sum() / (marks != UNSAID).sum().clamp(min=1)
+
+
+Prompts = Callable[[int], tuple[Tensor, Tensor]]
+"""How many -> token ids [B, N], marks [B, groups]."""
+
+
+def school(text: nn.Module, exam: Exam, prompts: Prompts, log: Log, steps: int = 600) -> None:
+    """Teach the text encoder alone, before the U-Net listens to it."""
+    pupils = [*text.parameters(), *exam.parameters()]
+    optimizer = torch.optim.AdamW(pupils, lr=0.0, betas=(0.9, 0.98), weight_decay=0.0)
+    losses: list[float] = []
+    for step in range(steps):
+        set_rate(optimizer, rate(step, step / steps, 1.5e-3, warm_up=50))
+        ids, marks = (part.to(next(text.parameters()).device) for part in prompts(128))
+        loss = exam(text(ids).last_hidden_state, marks)
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(text.parameters(), 1.0)
+        optimizer.step()
+        losses.append(loss.item())
+        if (step + 1) % 100 == 0:
+            log(f"text encoder alone: {step + 1} exam {sum(losses) / len(losses):.3f}")
+            losses = []

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 
 def orthogonalized(m: Tensor, rounds: int = 3) -> Tensor:
-    """Nearly U V^T of m = U S V^T, by a quintic Newton-Schulz iteration, in bf16 where that is no emulation. m: [R, C]."""
+    """Nearly U V^T of m = U S V^T [R, C], by a quintic Newton-Schulz iteration; in bf16 where the machine has it."""
     x = m if emulates_bf16(m.device) else m.bfloat16()
     tall = x.shape[0] > x.shape[1]
     x = x.T if tall else x

@@ -1,4 +1,4 @@
-"""Weights of the shipped checkpoint back into the working folder. Optimizers start afresh; steps are counted from zero."""
+"""The shipped checkpoint's weights back into the working folder. Optimizers start afresh, steps count from zero."""
 
 from __future__ import annotations
 

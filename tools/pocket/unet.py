@@ -5,15 +5,18 @@ from __future__ import annotations
 import copy
 import random
 import time
+from collections.abc import Sequence
 from contextlib import nullcontext
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
 from tools.pocket.attention import written_out
-from tools.pocket.captions import Words, vary
+from tools.pocket.captions import END, Words, vary
 from tools.pocket.common import BUCKETS, Bench, Clock, Size, average_into, device, half_precision, rate, save, set_rate
 from tools.pocket.conv import quicken
-from tools.pocket.exam import Exam, answers
+from tools.pocket.exam import Exam, answers, school
 from tools.pocket.models import WIDTH, build_schedule, build_text_encoder, build_unet
 from tools.pocket.muon import Both
 from torch import Tensor, nn
@@ -43,7 +46,7 @@ class Denoiser(nn.Module):
 
 
 def attention_to_person(heads: Tensor, size: Size) -> Tensor:
-    """What each latent's error counts, mean 1 over a picture. heads: [B, 3], centre and radius in pixels; [B, 1, h, w]."""
+    """How much each latent's error counts [B, 1, h, w]; mean 1. heads [B, 3]: centre and radius in pixels."""
     y, x = torch.meshgrid(*((torch.arange(side // CELL) + 0.5) * CELL for side in reversed(size)), indexing="ij")
     centre_x, centre_y, radius = (heads[:, n].view(-1, 1, 1) for n in range(3))
     right, down = (x - centre_x).abs() / radius, (y - centre_y) / radius
@@ -81,10 +84,20 @@ class Feed:
         noise = torch.randn(x0.shape, generator=self.noise)
         noisy = self.signal[t].view(-1, 1, 1, 1) * x0 + self.strength[t].view(-1, 1, 1, 1) * noise
         lines = [self.captions[size][row] for row in rows]
-        said = [vary(line, self.rng) for line in lines]
-        marks = torch.tensor([answers(line, words) for line, words in zip(lines, said, strict=True)])
+        ids, marks = self.tell(lines)
         counts = attention_to_person(torch.tensor([line["head"] for line in lines]), size)
-        return noisy, t, self.words.batch(said), noise, counts, marks
+        return noisy, t, ids, noise, counts, marks
+
+    def tell(self, lines: Sequence[dict[str, Any]]) -> tuple[Tensor, Tensor]:
+        """Token ids [B, 77] of varied prompts, and the exam's answers [B, groups]."""
+        said = [vary(line, self.rng) for line in lines]
+        marks = [answers(line, words) for line, words in zip(lines, said, strict=True)]
+        return self.words.batch(said), torch.tensor(marks)
+
+    def prompts(self, count: int) -> tuple[Tensor, Tensor]:
+        """Without pictures; ids [B, N] are cut where nobody says anything any more (the encoder is causal)."""
+        ids, marks = self.tell(self.rng.choices(self.captions[self.size()], k=count))
+        return ids[:, : int((ids != END).sum(1).max()) + 1], marks
 
 
 def train(bench: Bench, steps: int, until: float | None, count: int, peak: float) -> None:
@@ -106,9 +119,13 @@ def train(bench: Bench, steps: int, until: float | None, count: int, peak: float
             optimizer.load_state_dict(state["optimizer"])
             step, clock.began = state["step"], state["began"]
     feed = Feed(bench, step)
+    if step == 0:
+        school(model.text, exam, feed.prompts, partial(bench.log, "unet"))
+        slow.load_state_dict(model.state_dict())
 
     def keep() -> None:
-        parts = {"model": model.state_dict(), "slow": slow.state_dict(), "exam": exam.state_dict(), "optimizer": optimizer.state_dict()}
+        parts = {"model": model.state_dict(), "slow": slow.state_dict(), "exam": exam.state_dict()}
+        parts |= {"optimizer": optimizer.state_dict()}
         save(parts | {"step": step, "began": clock.began}, path)
 
     losses, since = [], time.time()

@@ -13,6 +13,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from fnmatch import fnmatchcase
 from typing import Any, NamedTuple, Self, cast
 
 import torch
@@ -29,6 +30,15 @@ from tenuto.words import Settings, TenutoError
 NAME = "tenuto"
 FACTORS = ("lora_A", "lora_B")
 MAGNITUDE = "lora_magnitude_vector"
+BLOCKS: dict[str, tuple[str, ...]] = {
+    "content": ("lora_unet.up_blocks.0.attentions.0.*",),
+    "style": ("lora_unet.up_blocks.0.attentions.1.*",),
+    "self_attention": ("*.attn1.*",),
+    "cross_attention": ("*.attn2.*",),
+    "cross_keys": ("*.attn2.to_k",),
+}
+"""Names for groups of layers. `content` and `style` are B-LoRA's blocks of SDXL (arXiv:2403.14572); skipping
+`cross_keys` is the cheap form of key locking (Perfusion, arXiv:2305.01644)."""
 
 
 class Rank(NamedTuple):
@@ -49,6 +59,14 @@ class AdapterSettings(Settings):
     """Groups of layers that are adapted: attention, feed_forward, convolution, text_encoder."""
     dora: bool = False
     """Learn the size of each output's weights apart from their direction (DoRA): a little slower and stronger."""
+    only: tuple[str, ...] = ()
+    """Of those, only these layers: names of BLOCKS or patterns such as "*.up_blocks.0.*"; empty: all."""
+    skip: tuple[str, ...] = ()
+    """Of those, not these."""
+
+    def takes(self, layer: str) -> bool:
+        """Whether `only` and `skip` leave this layer ("<prefix>.<layer>") in."""
+        return (not self.only or _matches(layer, self.only)) and not _matches(layer, self.skip)
 
 
 class Adapter:
@@ -75,7 +93,13 @@ class Adapter:
             for prefix, names in base.adapter_targets(part).items()
             for name in names
         ]
-        return cls.attach_to(base, dict.fromkeys(wanted, rank), dora=settings.dora, seed=seed)
+        taken = [name for name in wanted if settings.takes(name)]
+        if not taken:
+            raise TenutoError(
+                f"training.adapter: none of {len(wanted)} layers is left by only = {list(settings.only)} and skip = "
+                f"{list(settings.skip)}; layers are called e.g. {wanted[0]}"
+            )
+        return cls.attach_to(base, dict.fromkeys(taken, rank), dora=settings.dora, seed=seed)
 
     @classmethod
     def attach_to(cls, base: Base, ranks: Mapping[str, Rank], *, dora: bool = False, seed: int = 0) -> Self:
@@ -122,6 +146,12 @@ class Adapter:
     def parameters(self) -> list[nn.Parameter]:
         """What is trained, in a fixed order: A and B of each layer (and the magnitude, for DoRA)."""
         return [getattr(layer, f)[NAME].weight for layer in self._layers.values() for f in self._factors]
+
+    def factors(self) -> Iterator[tuple[str, Tensor, Tensor, float]]:
+        """Name, A [r in], B [out r] (views of what is trained) and s of each layer: its update is s B A."""
+        for name, layer in self._layers.items():
+            a, b = (getattr(layer, factor)[NAME].weight for factor in FACTORS)
+            yield name, a.flatten(1), b.flatten(1), layer.scaling[NAME]
 
     def trains_text(self) -> bool:
         return any(prefix != "lora_unet" for prefix in self._models)
@@ -203,6 +233,10 @@ class Adapter:
                 )
             with torch.no_grad():
                 weight.copy_(state[name])
+
+
+def _matches(layer: str, wanted: Iterable[str]) -> bool:
+    return any(fnmatchcase(layer, pattern) for name in wanted for pattern in BLOCKS.get(name, (name,)))
 
 
 def _wrap(module: nn.Module, ranks: Mapping[str, Rank], dora: bool) -> LoraModel:

@@ -22,7 +22,7 @@ from tenuto.adapters.names import Layout, from_dotted, in_layout
 from tenuto.adapters.surgery import Change, Cut, of_difference, part_of
 from tenuto.events import Listener, progress, silent
 from tenuto.families.base import Part
-from tenuto.families.checkpoints import weight_files
+from tenuto.families.parts import weight_files
 from tenuto.files import PICKLES, read_tensors, write_tensors
 from tenuto.words import TenutoError
 

@@ -8,8 +8,10 @@ from typing import Annotated, Any
 
 import typer
 
+from tenuto.cli import import_export, tags
 from tenuto.cli.guard import guarded
 from tenuto.cli.lora import lora
+from tenuto.cli.methods import methods
 from tenuto.cli.screen import Screen
 
 app = typer.Typer(
@@ -23,6 +25,10 @@ prior = typer.Typer(
 )
 app.add_typer(prior, name="prior")
 app.add_typer(lora, name="lora")
+app.command("import")(import_export.import_config)
+app.command("export")(import_export.export)
+app.command("tags")(tags.tags)
+app.command()(methods)
 
 ProjectFile = Annotated[Path, typer.Argument(help="The project file (TOML).")]
 Changes = Annotated[list[str] | None, typer.Option("--set", help="section.key=value; may be given several times.")]

@@ -64,7 +64,8 @@ def _plain(report: AuditReport) -> dict[str, object]:
 def show_prior(prepared: Prepared, store: PriorStore, as_json: bool) -> None:
     """The prior plan: counts per concept and bucket, prompts with what was removed and added, the cost."""
     plan = prepared.plan
-    todo = [image for batch in lacking(plan, prepared.base, store) for image in batch.images]
+    missing = lacking(plan, prepared.base, store, states=prepared.project.states())
+    todo = [image for batch in missing for image in batch.images]
     there, forwards = len(plan.images) - len(todo), len(todo) * plan.sampler.forwards()
     if as_json:
         images = [{**vars(image), "bucket": str(image.bucket)} for image in plan.images]

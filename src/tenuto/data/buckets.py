@@ -49,13 +49,13 @@ def buckets_for(area: int, multiple: int, *, max_ratio: float = 2.0, min_side: i
 
 
 def bucket_of(size: Size, buckets: Sequence[Size], upscale: bool = False, multiple: int | None = None) -> Size:
-    """The bucket whose shape is nearest to the picture's (ratio of ratios; of equals the largest).
+    """The bucket whose shape is nearest to the picture's (ratio of ratios; of equals the largest, then the squarest).
 
     Without `upscale`, a picture smaller than that bucket gets the bucket's shape at the largest size it can fill,
     on the grid of `multiple` (default: the common divisor of the buckets' sides).
     """
     shape = log(size.width / size.height)
-    best = min(buckets, key=lambda b: (round(abs(log(b.width / b.height) - shape), 9), -b.width * b.height, b))
+    best = min(buckets, key=lambda b: (round(abs(log(b.width / b.height) - shape), 9), -b.width * b.height, max(b), b))
     if upscale or (best.width <= size.width and best.height <= size.height):
         return best
     grid = multiple or gcd(*(side for bucket in buckets for side in bucket))

@@ -88,7 +88,7 @@ def scan(
         except OSError as error:
             problems.append(Problem("error", str(path), f"cannot be read ({error.strerror})", "mend its permissions"))
             continue
-        caption, found = _caption(path, caption_extension, default_caption)
+        caption, found = _caption(path, caption_extension, default_caption, role)
         problems += found
         if (cut := cropped_share(size, bucket)) > CROP_WORTH_SAYING:
             remedy = "crop it yourself or raise buckets.max_ratio"
@@ -154,13 +154,15 @@ def _problem_of(path: Path, error: TenutoError) -> Problem:
     return Problem("error", str(path), what or remedy, remedy)
 
 
-def _caption(path: Path, extension: str, default: str) -> tuple[str, list[Problem]]:
-    """The caption to train with, and what is wrong with it."""
+def _caption(path: Path, extension: str, default: str, role: Role) -> tuple[str, list[Problem]]:
+    """The caption to train with, and what is wrong with it. Reg pictures may lack one: the audit counts those."""
     file = caption_path(path, extension)
     try:
         caption = read_caption(path, extension)
     except TenutoError as error:
         return default, [_problem_of(file, error)]
+    if role == "prior" and (caption is None or not split_tags(caption.text)):
+        return default, []
     if caption is None and default:
         return default, [Problem("warning", str(path), f"no caption file; {default!r} is used", f"write {file.name}")]
     if caption is None:

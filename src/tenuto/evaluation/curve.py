@@ -16,6 +16,8 @@ from tenuto.randomness import shuffler
 from tenuto.words import Settings
 
 Quantity = Literal["drift", "bake"]
+Level = Literal["plain", "held"]
+"""The arm whose concept strength, as shipped, both are compared at."""
 RESAMPLES = 2000
 
 
@@ -55,6 +57,7 @@ class Ratio(Settings):
     """The held arm's number over the plain LoRA's at the same concept strength, over seeds."""
 
     quantity: Quantity
+    level: Level = "plain"
     tolerance: float
     mean: float | None
     """Mean over the seeds that reached it."""
@@ -62,7 +65,7 @@ class Ratio(Settings):
     interval: tuple[float, float] | None
     """Bootstrap 95 % over seeds; null with fewer than two."""
     reached: int
-    """Seeds in which the held arm reached the plain LoRA's concept strength."""
+    """Seeds in which the other arm's curve reached that concept strength."""
 
 
 def lines(points: Sequence[Point]) -> list[list[Point]]:
@@ -109,30 +112,35 @@ def final(points: Sequence[Point]) -> Point | None:
 
 
 def compare_curves(
-    plain: Sequence[Point], held: Sequence[Point], quantity: Quantity = "drift", tolerance: float = 0.02, seed: int = 0
+    plain: Sequence[Point],
+    held: Sequence[Point],
+    quantity: Quantity = "drift",
+    tolerance: float = 0.02,
+    seed: int = 0,
+    level: Level = "plain",
 ) -> Ratio:
-    """held / plain at the concept strength of the plain LoRA as shipped, seed by seed.
+    """held / plain at the concept strength of one of them as shipped, seed by seed.
 
-    The plain arm's own number is read off its curve at that strength as well, lower weights and earlier checkpoints
-    included: the trivial remedy of turning the LoRA down is part of the comparison.
+    Both numbers are read off the arms' curves at that strength, lower weights and earlier checkpoints included: the
+    trivial remedy of turning the LoRA down is part of the comparison.
     """
     seeds = sorted({p.seed for p in plain} & {p.seed for p in held})
     ratios: list[float | None] = []
     for number in seeds:
-        mine = [p for p in plain if p.seed == number]
-        end = final(mine)
+        arms = {name: [p for p in points if p.seed == number] for name, points in (("plain", plain), ("held", held))}
+        end = final(arms[level])
         if end is None or end.concept is None:
             ratios.append(None)
             continue
-        ours = at_concept(mine, end.concept, quantity, tolerance).value
-        if ours is None:
-            ours = getattr(end, quantity)
-        theirs = at_concept([p for p in held if p.seed == number], end.concept, quantity, tolerance).value
-        ratios.append(theirs / ours if theirs is not None and ours else None)
+        found = {name: at_concept(points, end.concept, quantity, tolerance).value for name, points in arms.items()}
+        if found[level] is None:  # a lone point has no line through it
+            found[level] = getattr(end, quantity)
+        ratios.append(found["held"] / found["plain"] if found["held"] is not None and found["plain"] else None)
     reached = [value for value in ratios if value is not None]
     mean = sum(reached) / len(reached) if reached else None
     return Ratio(
         quantity=quantity,
+        level=level,
         tolerance=tolerance,
         mean=mean,
         per_seed=ratios,

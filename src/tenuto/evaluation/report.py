@@ -17,9 +17,9 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
-from tenuto.evaluation.comparison import Comparison, Number
-from tenuto.evaluation.curve import final
+from tenuto.evaluation.curve import Level, Quantity, Ratio, final
 from tenuto.evaluation.figures import curve_figure, learning_figure, strip_figure
+from tenuto.evaluation.record import Comparison, Number
 from tenuto.files import write_text
 
 LARGEST = 256
@@ -332,20 +332,20 @@ def verdict(comparison: Comparison) -> Verdict:
     if plain is None or held is None:
         return Verdict("There is only one arm here, so nothing can be compared.", "unknown")
     caveats = []
-    ratios = [r for r in comparison.matched if r.quantity == "drift" and r.mean is not None]
-    bakes = [r for r in comparison.matched if r.quantity == "bake" and r.mean is not None]
-    wanted = len(next((r.per_seed for r in comparison.matched), []))
-    best = ratios[0] if ratios else None
+    best = _reached(comparison, "drift")
     if best is not None and best.mean is not None:
-        if best.reached < wanted:
+        wanted, bakes = len(best.per_seed), _reached(comparison, "bake", best.level)
+        if best.level == "held":
             caveats.append(
-                f"It reached the plain LoRA's concept strength in {best.reached} of {wanted} seeds; "
-                "only those count here."
+                "The held LoRA's concept is weaker as trained; it is compared with the plain LoRA where that one is as "
+                "weak, turned down or stopped early."
             )
+        if best.reached < wanted:
+            caveats.append(f"They met there in {best.reached} of {wanted} seeds; only those count here.")
         if best.interval and best.interval[0] < 1 < best.interval[1]:
             caveats.append("The seeds disagree: no difference is within the 95 % interval.")
         return _sentence(
-            best.mean, bakes[0].mean if bakes else None, "At the same concept strength, the held LoRA", caveats
+            best.mean, bakes.mean if bakes else None, "At the same concept strength, the held LoRA", caveats
         )
     drifts = _mean(plain, "drift"), _mean(held, "drift")
     strengths = _mean(plain, "concept_strength"), _mean(held, "concept_strength")
@@ -374,6 +374,12 @@ def verdict(comparison: Comparison) -> Verdict:
         reason = (held.get("concept_strength") or Number(mean=None)).reason or "nobody could read the pictures"
         caveats.append(f"Concept strength could not be measured ({reason}), so this is not at matched strength.")
     return _sentence(ratio, None, "As trained, the held LoRA", caveats)
+
+
+def _reached(comparison: Comparison, quantity: Quantity, level: Level | None = None) -> Ratio | None:
+    """The first matched reading that has a number: at the plain LoRA's strength if the held one gets there."""
+    found = (r for r in comparison.matched if r.quantity == quantity and level in (None, r.level))
+    return next((ratio for ratio in found if ratio.mean is not None), None)
 
 
 def _sentence(drift_ratio: float, bake_ratio: float | None, start: str, caveats: Sequence[str]) -> Verdict:
@@ -515,11 +521,8 @@ def _matched_lines(comparison: Comparison) -> list[str]:
     lines = []
     for ratio in comparison.matched:
         what = "Drift" if ratio.quantity == "drift" else "Bake"
-        start = (
-            f"{what}, held over plain, at the plain LoRA's concept strength (within {ratio.tolerance:.0%}): ".replace(
-                "%", " %"
-            )
-        )
+        within = f"{ratio.tolerance:.0%}".replace("%", " %")
+        start = f"{what}, held over plain, at the {ratio.level} LoRA's concept strength (within {within}): "
         if ratio.mean is None:
             lines.append(start + "not reached. No number is made up beyond the curve.")
             continue
@@ -529,29 +532,21 @@ def _matched_lines(comparison: Comparison) -> list[str]:
     return lines
 
 
-LEARNING = {
-    "instance loss": ("instance", "loss_instance", "instance_loss", "loss.instance", "loss/instance"),
-    "prior loss": ("prior_preservation", "prior_prediction", "prior", "loss_prior", "prior_loss"),
-    "drift": ("drift", "nd", "nD"),
-    "concept": ("concept", "concept_strength"),
-}
-"""Title -> names that the training log may use."""
+LEARNING = {"loss.instance": "instance loss", "validation": "loss on pictures kept out of training", "drift": "drift"}
+"""Key in the training log -> title of its curve. Every other loss is a regularizer's, named after it."""
 
 
 def _learning(comparison: Comparison, folder: Path) -> list[Markup]:
     logs = {arm: read_log(folder / paths[0]) for arm, paths in comparison.logs.items() if paths}
-    figures = []
-    for title, names in LEARNING.items():
-        series: dict[str, list[tuple[float, float]]] = {}
-        for arm, entries in logs.items():
-            name = next((n for n in names if any(n in entry for entry in entries)), None)
-            if name:
-                series[arm] = [
-                    (float(e.get("update", place)), float(e[name])) for place, e in enumerate(entries) if name in e
-                ]
-        if series and (svg := learning_figure(series, title)):
-            figures.append(Markup(svg))
-    return figures
+    terms = sorted({key for log in logs.values() for entry in log for key in entry if key.startswith("loss.")})
+    titles = LEARNING | {key: key.removeprefix("loss.") for key in terms if key not in LEARNING}
+    found = (learning_figure({arm: _series(log, key) for arm, log in logs.items()}, titles[key]) for key in titles)
+    return [Markup(svg) for svg in found if svg]
+
+
+def _series(log: Sequence[Mapping[str, Any]], key: str) -> list[tuple[float, float]]:
+    """(update, value) of the entries that have it."""
+    return [(float(entry["update"]), float(entry[key])) for entry in log if key in entry]
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:

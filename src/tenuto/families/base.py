@@ -77,13 +77,15 @@ class Base(ABC):
     """Content hash of every weight that matters (denoiser, text encoders, autoencoder, prediction type)."""
     name: str
     """What the user called it."""
+    notes: tuple[str, ...] = ()
+    """What was found out about the checkpoint, and from what: the first line says what it is and what it answers."""
     geometry: Geometry
     process: Process
     device: torch.device
     dtype: torch.dtype
     denoiser: nn.Module
     text_encoders: dict[str, nn.Module]
-    """kohya prefix ("lora_te") -> module."""
+    """kohya prefix ("lora_te"; "lora_te1" and "lora_te2" where there are two) -> module."""
 
     @abstractmethod
     def chunks(self, prompt: str) -> int:

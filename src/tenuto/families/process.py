@@ -14,6 +14,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from tenuto.words import TenutoError
+
 Prediction = Literal["eps", "v", "flow"]
 Coefficients = tuple[Tensor, Tensor]
 
@@ -52,7 +54,12 @@ class Process:
 
 
 def from_alphas(alphas_cumprod: Tensor, prediction: Prediction) -> Process:
-    """A variance-preserving process: a = sqrt(alpha_bar_t), s = sqrt(1 - alpha_bar_t), t whole numbers."""
+    """A variance-preserving process: a = sqrt(alpha_bar_t), s = sqrt(1 - alpha_bar_t), t whole numbers.
+
+    alpha_bar may end at 0 (zero terminal SNR) where v is answered: x0 is then -v. With eps it would be 0 / 0.
+    """
+    if prediction == "eps" and not bool((alphas_cumprod > 0).all()):
+        raise TenutoError("the last timestep is noise alone, and eps says nothing about the picture there; answer v")
 
     def schedule(t: Tensor) -> Coefficients:
         alpha = alphas_cumprod.to(t.device)[t.long()].view(-1, 1, 1, 1)

@@ -17,6 +17,7 @@ from tenuto.families.base import Base
 from tenuto.families.sampling import SamplerSettings, SamplingStopped, sample
 from tenuto.files import hash_text
 from tenuto.prior.plan import PlannedBatch, PlannedImage, PriorPlan
+from tenuto.prior.states import Kept, Recorder
 from tenuto.prior.store import DTYPE, DamagedShard, PriorImage, PriorStore
 from tenuto.words import Size, Stopped, TenutoError
 
@@ -24,6 +25,8 @@ Stop = Callable[[], bool]
 
 RECORD_BYTES = 1500
 """What an image's record takes in its shard, roughly."""
+TENSORS_OF_A_STATE = 3
+"""x_t and the answers with and without the prompt."""
 
 
 def _never() -> bool:
@@ -35,31 +38,45 @@ class BuildStopped(Stopped):
 
 
 def build(
-    plan: PriorPlan, base: Base, store: PriorStore, *, listener: Listener = silent, stop: Stop = _never
+    plan: PriorPlan,
+    base: Base,
+    store: PriorStore,
+    *,
+    states: int = 0,
+    listener: Listener = silent,
+    stop: Stop = _never,
 ) -> list[PriorImage]:
     """Make what the store lacks of the plan; returns the records of the whole plan, in its order.
+
+    states: how many states of every image's path are kept beside it; a set that lacks them is sampled again for them.
 
     A planned batch is there as a whole or is made as a whole, so an interrupted build ends in the same bits as an
     uninterrupted one, and a shared store gives the same bits as an empty one.
     """
     _refuse_adapter(base)
-    if batches := lacking(plan, base, store, listener):
-        _refuse_small_disk(store, base, batches)
+    if batches := lacking(plan, base, store, listener, states):
+        _refuse_small_disk(store, base, batches, states)
         with store.lock(waiting=lambda: note(listener, _waiting(store)), stop=stop) as held:
-            batches = [batch for batch in batches if not _take(store, batch, silent)]  # others may have been at work
-            _make_all(plan, batches, base, store, listener, stop if held else lambda: True)
+            batches = [batch for batch in batches if not _take(store, batch, silent, states)]  # others may have worked
+            _make_all(plan, batches, base, store, states, listener, stop if held else lambda: True)
     images = store.records(image.id for image in plan.images)
     _tell_made_elsewhere(images, base, plan.batch, listener)
     return images
 
 
-def lacking(plan: PriorPlan, base: Base, store: PriorStore, listener: Listener = silent) -> list[PlannedBatch]:
+def lacking(
+    plan: PriorPlan, base: Base, store: PriorStore, listener: Listener = silent, states: int = 0
+) -> list[PlannedBatch]:
     """The batches that a build would make: those that the store has not, or has damaged (which is said)."""
-    return [batch for batch in plan.batches(base.chunks) if not _take(store, batch, listener)]
+    return [batch for batch in plan.batches(base.chunks) if not _take(store, batch, listener, states)]
 
 
-def _take(store: PriorStore, batch: PlannedBatch, listener: Listener) -> bool:
+def _take(store: PriorStore, batch: PlannedBatch, listener: Listener, states: int) -> bool:
     """Whether the batch is there and sound. A damaged one counts as absent, which is said."""
+    return _take_latents(store, batch, listener) and (not states or _take_states(store, batch, listener, states))
+
+
+def _take_latents(store: PriorStore, batch: PlannedBatch, listener: Listener) -> bool:
     try:
         return store.take(batch.key, [image.id for image in batch.images])
     except DamagedShard as error:
@@ -67,27 +84,45 @@ def _take(store: PriorStore, batch: PlannedBatch, listener: Listener) -> bool:
         return False
 
 
+def _take_states(store: PriorStore, batch: PlannedBatch, listener: Listener, states: int) -> bool:
+    try:
+        return store.take_states(batch.key, states, [image.id for image in batch.images])
+    except DamagedShard as error:
+        warn(listener, f"{error}; the states of its {len(batch)} images are made again")
+        return False
+
+
 def _make_all(
-    plan: PriorPlan, batches: Sequence[PlannedBatch], base: Base, store: PriorStore, listener: Listener, stop: Stop
+    plan: PriorPlan,
+    batches: Sequence[PlannedBatch],
+    base: Base,
+    store: PriorStore,
+    states: int,
+    listener: Listener,
+    stop: Stop,
 ) -> None:
     total = len(plan.images)
     here = first = total - sum(len(batch) for batch in batches)
     if here and batches:
         note(listener, f"{here} of {total} prior images are there already")
-    maker = _Maker(base, plan.sampler, plan.batch, listener, stop)
+    maker = _Maker(base, plan.sampler, plan.batch, states, listener, stop)
     begun = time.perf_counter()
     for batch in batches:
         started = time.perf_counter()
         try:
-            latents = maker.make(batch)
+            latents, kept = maker.make(batch)
         except SamplingStopped as error:
             raise BuildStopped(
                 f"stopped: {here} of {total} prior images are kept; the same command goes on from there"
             ) from error
         seconds = (time.perf_counter() - started) / len(batch)
-        made = _made(base, maker.rows)
-        records = [_record(image, plan.sampler, seconds, made) for image in batch.images]
-        store.add(batch.key, records, {i.id: row for i, row in zip(batch.images, latents, strict=True)})
+        if not _take_latents(store, batch, silent):
+            made = _made(base, maker.rows)
+            records = [_record(image, plan.sampler, seconds, made) for image in batch.images]
+            store.add(batch.key, records, {i.id: row for i, row in zip(batch.images, latents, strict=True)})
+        if states:
+            own = {image.id: path for image, path in zip(batch.images, kept, strict=True)}
+            store.add_states(batch.key, states, batch.passes, own)
         here += len(batch)
         rate = (here - first) / (time.perf_counter() - begun)
         progress(listener, "prior images", here, total, rate=rate, eta=(total - here) / rate)
@@ -100,16 +135,18 @@ class _Maker:
     base: Base
     sampler: SamplerSettings
     rows: int
+    states: int
     listener: Listener
     stop: Stop
 
-    def make(self, batch: PlannedBatch) -> Tensor:
-        """Latents [B C H W] of the whole batch."""
+    def make(self, batch: PlannedBatch) -> tuple[Tensor, list[Kept]]:
+        """Latents [B C H W] of the whole batch, and the kept states of each image."""
         while True:
             try:
                 images = batch.images
                 parts = [images[at : at + self.rows] for at in range(0, len(images), self.rows)]
-                return torch.cat([self._sample(part, batch.passes) for part in parts])
+                made = [self._sample(part, batch.passes) for part in parts]
+                return torch.cat([latents for latents, _ in made]), [path for _, kept in made for path in kept]
             except torch.OutOfMemoryError as error:
                 if self.rows == 1:
                     raise TenutoError(
@@ -121,20 +158,23 @@ class _Maker:
                     self.listener, f"out of memory: prior images are sampled {self.rows} at once; last bits may differ"
                 )
 
-    def _sample(self, images: Sequence[PlannedImage], passes: int) -> Tensor:
+    def _sample(self, images: Sequence[PlannedImage], passes: int) -> tuple[Tensor, list[Kept]]:
         size, base, guided = images[0].bucket, self.base, self.sampler.guided
         sizes = [size] * len(images)
         with torch.no_grad():
             cond = base.encode_text([image.prompt for image in images], sizes, passes)
             uncond = base.encode_text([image.negative for image in images], sizes, passes) if guided else None
-        latents = sample(base, cond, uncond, size, [i.seed for i in images], self.sampler, stop=self.stop)
+        seeds = [image.seed for image in images]
+        heard = Recorder(base, seeds, self.sampler.steps, self.states) if self.states else None
+        asked = heard.base if heard else base
+        latents = sample(asked, cond, uncond, size, seeds, self.sampler, stop=self.stop)
         for image, row in zip(images, latents.to(DTYPE), strict=True):
             if not torch.isfinite(row).all():
                 raise TenutoError(
                     f'prior image "{image.prompt[:60]}" (seed {image.seed}): the base answers with values that are not '
                     'finite; use precision = "fp32" or another prior.sampler'
                 )
-        return latents
+        return latents, heard.kept() if heard else []
 
 
 def _record(image: PlannedImage, sampler: SamplerSettings, seconds: float, made: str) -> PriorImage:
@@ -248,10 +288,10 @@ def _refuse_adapter(base: Base) -> None:
         raise TenutoError("a prior set is made by the base alone, and an adapter is attached; detach it first")
 
 
-def _refuse_small_disk(store: PriorStore, base: Base, batches: Sequence[PlannedBatch]) -> None:
+def _refuse_small_disk(store: PriorStore, base: Base, batches: Sequence[PlannedBatch], states: int) -> None:
     def bytes_of(image: PlannedImage) -> int:
         channels, height, width = base.geometry.latent(image.bucket)
-        return channels * height * width * DTYPE.itemsize + RECORD_BYTES
+        return channels * height * width * DTYPE.itemsize * (1 + TENSORS_OF_A_STATE * states) + RECORD_BYTES
 
     needed = sum(bytes_of(image) for batch in batches for image in batch.images)
     free = shutil.disk_usage(store.folder).free

@@ -23,9 +23,12 @@ from safetensors.torch import save
 from torch import Tensor
 
 from tenuto.files import cache_home, cannot_write, hash_text, write_json, written_whole
+from tenuto.prior.states import BasePath, Kept, State, state_of
 from tenuto.words import Size, TenutoError
 
 FORMAT = 1
+STATES_FORMAT = 1
+"""Of the files with kept states, which a store may have beside its shards."""
 DTYPE = torch.float16
 LOCK_POLL = 0.2
 
@@ -77,6 +80,7 @@ class PriorStore:
     def __init__(self, folder: Path, base_hash: str) -> None:
         self.folder, self.base_hash = folder, base_hash
         self._records: dict[str, PriorImage] = {}
+        self._passes: dict[tuple[str, int], int] = {}
         for path in sorted(self._shards().glob("*.safetensors")):
             try:
                 header = self._header(path)
@@ -142,6 +146,49 @@ class PriorStore:
         self._records |= {record.id: record for record in found}
         return True
 
+    def take_states(self, key: str, count: int, names: Sequence[str]) -> bool:
+        """Whether so many states of each image of this shard are here; if so `path` answers with them.
+
+        Raises DamagedShard when the file does not match its hash.
+        """
+        path = self._states_path(key, count)
+        if not path.exists():
+            return False
+        try:
+            with safe_open(path, framework="pt") as file:
+                header: dict[str, str] = file.metadata() or {}
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+            known = header["base"], header["format"], header["sha"]
+            passes = int(header["passes"])
+        except (SafetensorError, OSError, KeyError, ValueError) as error:
+            raise _damaged(path, error) from error
+        if known != (self.base_hash, str(STATES_FORMAT), _sha_of_all(tensors, header["passes"])):
+            raise DamagedShard(f"{path}: damaged, of another base or of another version")
+        if {name.partition("/")[0] for name in tensors} != set(names):
+            raise DamagedShard(f"{path}: holds states of other images than its name says")
+        self._passes[key, count] = passes
+        return True
+
+    def path(self, name: str, count: int) -> BasePath:
+        """The kept states of an image. Raises TenutoError when there are none."""
+        record = self._records[name]
+        if (record.shard, count) not in self._passes:
+            raise TenutoError(
+                f"{self.folder}: keeps no {count} states of prior image {name}; `tenuto prior build` makes them"
+            )
+        place = self._states_path(record.shard, count)
+
+        def read(index: int) -> State:
+            try:
+                with safe_open(place, framework="pt") as file:
+                    parts = [part for part in file.keys() if part.startswith(f"{name}/")]  # noqa: SIM118
+                    return state_of({part.partition("/")[2]: file.get_slice(part)[index] for part in parts})
+            except (SafetensorError, OSError) as error:
+                raise _damaged(place, error) from error
+
+        there = min(count, record.steps)
+        return BasePath(record.prompt, record.negative, record.bucket, self._passes[record.shard, count], there, read)
+
     def verify(self) -> list[str]:
         """Every shard read through and held against its hashes; one line for each that is damaged, naming it."""
         problems = []
@@ -200,10 +247,21 @@ class PriorStore:
             temporary.write_bytes(data)
         self._records |= {record.id: record for record in done}
 
+    def add_states(self, key: str, count: int, passes: int, kept: Mapping[str, Kept]) -> None:
+        """Write the states of one shard's images."""
+        tensors = {f"{name}/{part}": value for name, own in kept.items() for part, value in own.items()}
+        sha = _sha_of_all(tensors, str(passes))
+        header = {"base": self.base_hash, "format": str(STATES_FORMAT), "passes": str(passes), "sha": sha}
+        data = save({name: value.contiguous() for name, value in tensors.items()}, header)
+        with written_whole(self._states_path(key, count)) as temporary:
+            temporary.write_bytes(data)
+        self._passes[key, count] = passes
+
     def _tidy(self) -> None:
         """Remove what a killed process left half written. Only under the lock."""
-        for left in self._shards().glob(".*.part"):
-            left.unlink(missing_ok=True)
+        for folder in (self._shards(), self.folder / "states"):
+            for left in folder.glob(".*.part"):
+                left.unlink(missing_ok=True)
 
     # -- shards -------------------------------------------------------------------------------------------------
 
@@ -212,6 +270,9 @@ class PriorStore:
 
     def _path(self, key: str) -> Path:
         return self._shards() / f"{key}.safetensors"
+
+    def _states_path(self, key: str, count: int) -> Path:
+        return self.folder / "states" / f"{key}-{count}.safetensors"
 
     def _header(self, path: Path) -> list[PriorImage]:
         """The records of a shard, if its header is whole. Raises DamagedShard, WrongBase."""
@@ -256,3 +317,7 @@ def _wrong_base(place: Path, made_by: str, wanted: str) -> WrongBase:
 def _sha(latents: Tensor) -> str:
     shape = f"{latents.dtype} {tuple(latents.shape)} "
     return sha256(shape.encode() + latents.contiguous().view(torch.uint8).numpy().tobytes()).hexdigest()
+
+
+def _sha_of_all(tensors: Mapping[str, Tensor], passes: str) -> str:
+    return hash_text(passes, *(f"{name} {_sha(tensors[name])}" for name in sorted(tensors)))

@@ -6,15 +6,18 @@ To add one: one file with one `@final` class, one line in `catalogue.py`, and it
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Literal
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Literal, Protocol
 
 from pydantic import NonNegativeFloat, PositiveFloat
 from torch import Tensor
 
 from tenuto.adapters.adapter import Adapter
-from tenuto.regularizers.step import Step
-from tenuto.words import Settings
+from tenuto.regularizers.draft import Draft
+from tenuto.regularizers.step import At, Step
+from tenuto.words import Role, Settings
 
 Memory = Mapping[str, Tensor]
 """What a method remembers from update to update; the loop saves and restores it."""
@@ -37,8 +40,67 @@ class WeightSchedule(Settings):
         return weight + (self.minimum - weight) * gone
 
 
+@dataclass(frozen=True)
+class Activations:
+    """Of one layer, over many states and places."""
+
+    inputs: Tensor
+    """Some of its inputs [N in]; of convolutions whole patches."""
+    square: Tensor
+    """Mean square of each input, over all places [in]."""
+    energy: float
+    """Mean squared length of its output."""
+
+
+class Probe(Protocol):
+    """What a method may ask apart from the steps. Every answer is remembered, so methods share the forwards."""
+
+    def effect(self, role: Role, at: At) -> Tensor:
+        """The prompt's own effect in the base, mean |f_base(c) - f_base(blank)|^2, in each of BINS bins of t [BINS]."""
+
+    def error(self) -> float:
+        """The base's mean squared error on instance rows."""
+
+    def activations(self, count: int) -> Mapping[str, Activations]:
+        """What goes through each adapted layer of the base on the controller states, `count` places of it."""
+
+    def sensor_effects(self) -> Tensor:
+        """Of every controller state the prompt's effect in the base, |f_base(c) - f_base(blank)|^2 [N]."""
+
+    def sensor_moved(self, states: Sequence[int]) -> Tensor:
+        """How far the adapted answer is from the base's now, |f(c) - f_base(c)|^2, at these states [R]."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a training stands, for `during`."""
+
+    update: int
+    """Updates done before this one."""
+    epoch: float
+    seed: int
+    roles: frozenset[Role]
+    """Of the rows of this micro-batch."""
+
+
+@dataclass(frozen=True)
+class Done:
+    """What an update came to, for `after_update`."""
+
+    update: int
+    """Updates done, this one counted."""
+    epoch: float
+    terms: Mapping[str, float]
+    """Every term of the loss: "instance" and one per method."""
+    lr: float
+    seed: int
+    probe: Probe
+    warn: Callable[[str], None]
+    """Tells the user something that should be looked at."""
+
+
 class Regularizer(Settings):
-    """Hooks, each with a do-nothing default. L = mean of weighed instance errors + sum of every `loss`."""
+    """Hooks, each with a do-nothing default. L = mean of weighed instance errors + every `loss` and `penalty`."""
 
     weight: NonNegativeFloat = 1.0
     """How much the term counts. 0 is a value: the method is then absent, bit for bit."""
@@ -53,22 +115,92 @@ class Regularizer(Settings):
         """Whether the method does anything at all; if not, it is left out and draws nothing."""
         return self.weight > 0 or (self.schedule.shape != "constant" and self.schedule.minimum > 0)
 
+    # -- what it needs, known before any work ---------------------------------------------------------------------
+
     def needs_prior(self) -> bool:
         """Whether prior rows should join the updates."""
         return False
 
+    def needs_trigger(self) -> bool:
+        """Whether it makes no sense without a trigger that can be replaced."""
+        return False
+
+    def needs_company(self) -> bool:
+        """Whether it works only through other methods' prior rows."""
+        return False
+
+    def needs_masks(self) -> bool:
+        """Whether it makes no sense without masks (data.alpha = "mask" and pictures with transparency)."""
+        return False
+
+    def needs_states(self) -> int:
+        """How many states of every prior image's path it reads; 0: none."""
+        return 0
+
+    def needs_sensor(self) -> int:
+        """How many controller states it reads: at prompts that are neither trained on nor tested with; 0: none."""
+        return 0
+
+    def holds(self) -> bool:
+        """Whether it has a term of its own."""
+        own = type(self)
+        return own.loss is not Regularizer.loss or own.penalty is not Regularizer.penalty
+
+    # -- before a step is fixed -----------------------------------------------------------------------------------
+
+    def timesteps(self, chances: Tensor, role: Role) -> Tensor:
+        """How likely each timestep is for rows of a role [T], summing to 1."""
+        return chances
+
+    def draw(self, draft: Draft, seed: int) -> Draft:
+        """Change a row in the making: its words, noise or timestep. Draws are named by seed, purpose, id and visit."""
+        return draft
+
+    def apart(self) -> bool:
+        """Whether instance and prior rows must not share a forward."""
+        return False
+
+    def during(self, adapter: Adapter, place: Place) -> AbstractContextManager[None]:
+        """Around the forwards and the backward of a micro-batch. What it does must not differ between the
+        micro-batches of an update (but by role, where rows are kept apart), nor when a forward is made again."""
+        return nullcontext()
+
+    # -- the loss -------------------------------------------------------------------------------------------------
+
     def weigh(self, step: Step, instance: Tensor) -> Tensor:
-        """Change the per-row weights of the instance term [B]."""
+        """Change the per-row values of the instance term [B]."""
         return instance
 
-    def loss(self, step: Step) -> Tensor | None:
+    def weigh_held(self, step: Step, held: Tensor) -> Tensor:
+        """Change the per-row values of another method's term [B]."""
+        return held
+
+    def multiplier(self, memory: Memory) -> float:
+        """What the weights of all other methods are multiplied by, in the loss and in the log."""
+        return 1.0
+
+    def loss(self, step: Step, memory: Memory) -> Tensor | None:
         """One more term, per row [B], already weighted; None when this micro-batch has no row for it."""
         return None
 
-    def init(self, adapter: Adapter) -> Memory:
+    def penalty(self, adapter: Adapter, memory: Memory, epoch: float) -> Tensor | None:
+        """One more term of the adapter alone, a scalar, already weighted; asked once per update."""
+        return None
+
+    # -- memory ---------------------------------------------------------------------------------------------------
+
+    def init(self, adapter: Adapter, probe: Probe) -> Memory:
         """Memory at the start of training."""
         return {}
 
-    def after_update(self, adapter: Adapter, memory: Memory) -> Memory:
+    def after_update(self, adapter: Adapter, memory: Memory, done: Done) -> Memory:
         """After the optimizer's step: may change the adapter's weights; returns the new memory."""
         return memory
+
+    def shipped(self, adapter: Adapter, memory: Memory, epoch: float) -> Mapping[str, Tensor] | None:
+        """The adapter's state that goes into LoRA files; None: as trained."""
+        return None
+
+    def notes(self, memory: Memory) -> Mapping[str, float]:
+        """Numbers for the log."""
+        return {}

@@ -7,12 +7,13 @@ from typing import final
 from pydantic import NonNegativeFloat
 from torch import Tensor
 
-from tenuto.regularizers.base import Regularizer
-from tenuto.regularizers.step import Step, squared_error
+from tenuto.regularizers.base import Memory
+from tenuto.regularizers.normal import Distilled
+from tenuto.regularizers.step import Step
 
 
 @final
-class PriorPrediction(Regularizer):
+class PriorPrediction(Distilled):
     """Answer as the base answers, wherever the concept is not asked for.
 
         L += weight * mean over prior rows | f(x_t, t, c) - f_base(x_t, t, c) |^2
@@ -23,14 +24,15 @@ class PriorPrediction(Regularizer):
     """
 
     weight: NonNegativeFloat = 4.0
-    """The gap is far smaller than a noise error: exactly 0 at the start. Values of 1 to 20 are normal."""
+    """The gap is far smaller than a noise error: exactly 0 at the start. Raw values of 1 to 20 are normal."""
+    normalised: bool = False
+    """Whether the gap is measured by the prompt's own effect in the base (see `normal.py`); then 1 is normal."""
 
     def needs_prior(self) -> bool:
         return True
 
-    def loss(self, step: Step) -> Tensor | None:
+    def loss(self, step: Step, memory: Memory) -> Tensor | None:
         rows = step.rows("prior")
         if not rows:
             return None
-        gap = squared_error(step.predict(rows), step.predict(rows, adapter=False))
-        return self.weight_at(step.epoch) * step.spread(rows, gap)
+        return self.held(step, rows, step.gap(rows), memory)

@@ -7,8 +7,9 @@ from typing import final
 from pydantic import NonNegativeFloat
 from torch import Tensor
 
-from tenuto.regularizers.base import Regularizer
-from tenuto.regularizers.step import Step, squared_error
+from tenuto.regularizers.base import Memory, Regularizer
+from tenuto.regularizers.draft import KEPT
+from tenuto.regularizers.step import Step
 
 
 @final
@@ -29,9 +30,8 @@ class PriorPreservation(Regularizer):
     def needs_prior(self) -> bool:
         return True
 
-    def loss(self, step: Step) -> Tensor | None:
-        rows = step.rows("prior")
+    def loss(self, step: Step, memory: Memory) -> Tensor | None:
+        rows = tuple(row for row in step.rows("prior") if KEPT not in step.marks[row])  # those are not pictures
         if not rows:
             return None
-        error = squared_error(step.predict(rows), step.target[list(rows)])
-        return self.weight_at(step.epoch) * step.spread(rows, error)
+        return self.weight_at(step.epoch) * step.spread(rows, step.error(rows))

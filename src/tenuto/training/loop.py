@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -17,17 +20,26 @@ from tenuto.adapters.files import save_lora
 from tenuto.data.schedule import Update
 from tenuto.events import Event, Listener, progress, silent, warn
 from tenuto.families.base import Base, Conditioning
+from tenuto.prior.states import BasePath
 from tenuto.randomness import noise, stream
-from tenuto.regularizers.base import Memory, Regularizer
-from tenuto.regularizers.step import Step
+from tenuto.regularizers.base import Done, Memory, Place, Regularizer
+from tenuto.regularizers.draft import Draft, timesteps
+from tenuto.regularizers.normal import BINS
+from tenuto.regularizers.step import At, Rows, Step
 from tenuto.training.journal import Journal
-from tenuto.training.objective import objective
+from tenuto.training.objective import multiplier, objective, penalties
+from tenuto.training.probe import ROWS, BaseProbe
 from tenuto.training.rows import Row, Source, micro_batches, shares
 from tenuto.training.settings import TrainingSettings
 from tenuto.training.state import TrainState, load_state, pack_optimizer, save_state, unpack_optimizer
-from tenuto.words import Size, Stopped, TenutoError
+from tenuto.words import Role, Size, Stopped, TenutoError
 
 STATES_KEPT = 2
+TEXTS_KEPT = 256
+"""Encoded captions that are remembered: shuffled ones never end."""
+ROLES: tuple[Role, ...] = ("instance", "prior")
+Words = tuple[str, Size, int]
+"""(text, picture size, text passes): what conditioning depends on."""
 
 
 class NotFinite(TenutoError):
@@ -53,6 +65,8 @@ class Run:
     """Fingerprint of all that decides the result."""
     metadata: Mapping[str, str] = field(default_factory=dict)
     """Header of the LoRA files."""
+    sensor: Sequence[BasePath] = ()
+    """Paths that the drift controller reads, at prompts of its own."""
     listener: Listener = silent
     stop: Callable[[], bool] = lambda: False
     watch: Mapping[str, Callable[[], float]] = field(default_factory=dict)
@@ -65,11 +79,12 @@ class Run:
         self.forwards = 0
         self.journal = Journal(self.folder / "log.jsonl")
         self.regularizers = {name: method for name, method in self.regularizers.items() if method.active()}
-        self.memories: dict[str, Memory] = {
-            name: method.init(self.adapter) for name, method in self.regularizers.items()
-        }
+        self.memories: dict[str, Memory] = {}
         self.optimizer: Optimizer = self.settings.optimizer.build(self.adapter.parameters())
-        self._texts: dict[tuple[str, Size, int], Conditioning] = {}
+        self.terms: Mapping[str, float] = {}
+        self.chances = {role: self._chances(role) for role in ROLES}
+        self.probe = BaseProbe(self._first_rows, self._probe_draft, self._alone, self.adapter, self.sensor)
+        self._text = lru_cache(TEXTS_KEPT)(self._encode)
 
     @property
     def epoch(self) -> float:
@@ -85,42 +100,113 @@ class Run:
 
     def learn(self, rows: Sequence[Row]) -> dict[str, float]:
         """Gradients of one update, micro-batch by micro-batch. Returns the value of every term of the loss."""
+        self.begin()
         self.optimizer.zero_grad(set_to_none=True)
+        drafts = [self.draft(row) for row in rows]
         totals: dict[str, float] = {}
-        for batch in micro_batches(rows, self.settings.micro_batch):
-            terms = objective(self.make_step(batch, shares(batch, rows)), self.regularizers)
-            loss = torch.stack(list(terms.values())).sum()
-            if not torch.isfinite(loss):
-                raise self.not_finite(batch, terms)
-            loss.backward()  # type: ignore[no-untyped-call]
-            for name, value in terms.items():
-                totals[name] = totals.get(name, 0.0) + float(value.detach())
+        apart = any(method.apart() for method in self.regularizers.values())
+        for batch in micro_batches(drafts, self.settings.micro_batch, apart=apart):
+            with self._during(batch):
+                step = self.make_step(batch, shares(batch, drafts))
+                self._backward(objective(step, self.regularizers, self.memories), batch, totals)
+        self._backward(penalties(self.adapter, self.regularizers, self.memories, self.epoch), drafts, totals)
+        self.terms = totals
         return totals
 
-    def make_step(self, batch: Sequence[Row], share: Tensor) -> Step:
-        """Every draw of a micro-batch happens here: noise and timestep, named by the row's id and visit."""
-        device, process = self.base.device, self.base.process
-        x0 = torch.stack([row.latents for row in batch]).to(device)
-        eps = torch.stack(
-            [noise(tuple(row.latents.shape), self.seed, "noise", row=row.id, visit=row.visit) for row in batch]
-        ).to(device)
-        t = torch.tensor([self._timestep(row) for row in batch], device=device)
-        return Step(
-            x_t=process.noisy(x0, eps, t),
+    @contextmanager
+    def _during(self, batch: Sequence[Draft]) -> Iterator[None]:
+        place = Place(self.done, self.epoch, self.seed, frozenset(draft.role for draft in batch))
+        with ExitStack() as around:
+            for method in self.regularizers.values():
+                around.enter_context(method.during(self.adapter, place))
+            yield
+
+    def begin(self) -> None:
+        """Every method's memory, unless a saved state brought it."""
+        if self.regularizers and not self.memories:
+            self.memories = {name: method.init(self.adapter, self.probe) for name, method in self.regularizers.items()}
+            self.probe.forget()
+
+    def _backward(self, terms: Mapping[str, Tensor], batch: Sequence[Draft], totals: dict[str, float]) -> None:
+        if not terms:
+            return
+        loss = torch.stack(list(terms.values())).sum()
+        if not torch.isfinite(loss):
+            raise self.not_finite(batch, terms)
+        loss.backward()  # type: ignore[no-untyped-call]
+        for name, value in terms.items():
+            totals[name] = totals.get(name, 0.0) + float(value.detach())
+
+    def draft(self, row: Row) -> Draft:
+        """Every draw for a row happens here, named by its id and visit; then the methods may change it."""
+        draft = self._plain(row, self._timestep(row), "noise")
+        for method in self.regularizers.values():
+            draft = method.draw(draft, self.seed)
+        return draft
+
+    def _plain(self, row: Row, t: float, purpose: str, **place: int) -> Draft:
+        return Draft(
+            id=row.id,
+            visit=row.visit,
+            role=row.role,
+            size=row.size,
+            caption=row.caption,
+            class_caption=row.caption if row.class_caption is None else row.class_caption,
+            bare_caption=row.caption if row.bare_caption is None else row.bare_caption,
+            chunks=row.chunks,
+            latents=row.latents,
             t=t,
-            target=process.target(x0, eps, t),
-            cond=self._read(batch) if self.adapter.trains_text() else self._told(batch),
-            base_cond=self._told(batch),
-            role=tuple(row.role for row in batch),
-            share=share.to(device),
-            ids=tuple(row.id for row in batch),
+            noise=noise(tuple(row.latents.shape), self.seed, purpose, row=row.id, visit=row.visit, **place),
+            mask=row.mask,
+            path=row.path,
             epoch=self.epoch,
-            model=self.ask,
         )
+
+    def make_step(self, batch: Sequence[Draft], share: Tensor) -> Step:
+        """A micro-batch of drafts, fixed."""
+        device = self.base.device
+        states = [draft.noisy(self.base.process) for draft in batch]
+        texts: dict[At, tuple[str, ...]] = {
+            "own": tuple(draft.caption for draft in batch),
+            "class": tuple(draft.class_caption for draft in batch),
+            "bare": tuple(draft.bare_caption for draft in batch),
+            "blank": ("",) * len(batch),
+        }
+
+        def told(at: At, rows: Rows, *, adapter: bool) -> Conditioning:
+            words = [(texts[at][i], batch[i].size, batch[i].chunks) for i in rows]
+            return self._read(words) if adapter and self.adapter.trains_text() else self._told(words)
+
+        return Step(
+            x_t=torch.stack([x_t for x_t, _ in states]).to(device),
+            t=timesteps([draft.t for draft in batch]).to(device),
+            target=torch.stack([target for _, target in states]).to(device),
+            told=told,
+            texts=texts,
+            role=tuple(draft.role for draft in batch),
+            share=share.to(device),
+            ids=tuple(draft.id for draft in batch),
+            marks=tuple(draft.marks for draft in batch),
+            epoch=self.epoch,
+            process=self.base.process,
+            chances=self.chances,
+            model=self.ask,
+            mask=_masks(batch, device),
+        )
+
+    def _chances(self, role: Role) -> Tensor:
+        """How likely each timestep is [T]: all the same, unless a method says otherwise."""
+        chances = torch.full((self.base.process.steps,), 1 / self.base.process.steps)
+        for method in self.regularizers.values():
+            chances = method.timesteps(chances, role)
+        return chances
 
     def _timestep(self, row: Row) -> int:
         generator = stream(self.seed, "timestep", row=row.id, visit=row.visit)
-        return int(torch.randint(self.base.process.steps, (), generator=generator))
+        chances = self.chances[row.role]
+        if bool((chances == chances[0]).all()):
+            return int(torch.randint(len(chances), (), generator=generator))
+        return int(torch.multinomial(chances, 1, generator=generator))
 
     def ask(self, x_t: Tensor, t: Tensor, cond: Conditioning, *, adapter: bool) -> Tensor:
         """The network with the adapter, or the base alone. A forward with its backward counts as two forwards."""
@@ -130,18 +216,34 @@ class Run:
         with self.adapter.disabled():
             return self.base.predict(x_t, t, cond)
 
-    def _read(self, batch: Sequence[Row]) -> Conditioning:
-        """The captions as the text encoder reads them now."""
-        return self.base.encode_text([row.caption for row in batch], [row.size for row in batch], batch[0].chunks)
+    def _read(self, words: Sequence[Words]) -> Conditioning:
+        """Prompts of one length as the text encoder reads them now."""
+        return self.base.encode_text([text for text, _, _ in words], [size for _, size, _ in words], words[0][2])
 
-    def _told(self, batch: Sequence[Row]) -> Conditioning:
-        """The captions as the base reads them, each encoded once."""
-        keys = [(row.caption, row.size, row.chunks) for row in batch]
-        for caption, size, chunks in dict.fromkeys(keys):
-            if (caption, size, chunks) not in self._texts:
-                with torch.no_grad(), self.adapter.disabled():
-                    self._texts[caption, size, chunks] = self.base.encode_text([caption], [size], chunks)
-        return Conditioning.join([self._texts[key] for key in keys])
+    def _told(self, words: Sequence[Words]) -> Conditioning:
+        """Prompts as the base reads them, each encoded once."""
+        return Conditioning.join([self._text(*each) for each in words])
+
+    def _encode(self, text: str, size: Size, chunks: int) -> Conditioning:
+        with torch.no_grad(), self.adapter.disabled():
+            return self.base.encode_text([text], [size], chunks)
+
+    # -- what the methods may ask before the first update ---------------------------------------------------------
+
+    def _first_rows(self, role: Role) -> list[Row]:
+        draws = (draw for update in self.updates for draw in update.of(role) if not draw.visit)
+        return [self.sources[draw.id].row(0) for draw in islice(draws, ROWS)]
+
+    def _probe_draft(self, row: Row, number: int) -> Draft:
+        """The row at one bin of t."""
+        width = self.base.process.steps / BINS
+        share = float(torch.rand((), generator=stream(self.seed, "probe", row=row.id, bin=number)))
+        return self._plain(row, int((number + share) * width), "probe noise", bin=number)
+
+    def _alone(self, batch: Sequence[Draft]) -> Step:
+        return self.make_step(batch, shares(batch, batch))
+
+    # -- after the gradients --------------------------------------------------------------------------------------
 
     def apply(self) -> dict[str, float]:
         """Clip, step, let the regularizers look, move the clock. Returns what to log."""
@@ -152,10 +254,37 @@ class Run:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.step()
-        for name, regularizer in self.regularizers.items():
-            self.memories[name] = regularizer.after_update(self.adapter, self.memories[name])
         self.done += 1
-        return {"lr": rate, "gradient_norm": norm, "clipped": float(norm > limit)}
+        done = Done(
+            self.done, self.epoch, self.terms, rate, self.seed, self.probe, lambda text: warn(self.listener, text)
+        )
+        notes: dict[str, float] = {}
+        for name, method in self.regularizers.items():
+            self.memories[name] = method.after_update(self.adapter, self.memories[name], done)
+            notes |= {f"{name}.{key}": value for key, value in method.notes(self.memories[name]).items()}
+        return {"lr": rate, "gradient_norm": norm, "clipped": float(norm > limit), **notes}
+
+    def weights(self) -> dict[str, float]:
+        """Each method's weight as it is in the loss now."""
+        return {
+            name: method.weight_at(self.epoch) * multiplier(name, self.regularizers, self.memories)
+            for name, method in self.regularizers.items()
+        }
+
+    @contextmanager
+    def as_shipped(self) -> Iterator[None]:
+        """The adapter as it goes into LoRA files, inside the block; afterwards it is as trained."""
+        trained = None
+        for name, method in self.regularizers.items():
+            state = method.shipped(self.adapter, self.memories.get(name, {}), self.epoch)
+            if state is not None:
+                trained = trained or self.adapter.state()
+                self.adapter.load(state)
+        try:
+            yield
+        finally:
+            if trained is not None:
+                self.adapter.load(trained)
 
     # -- what happens now and then -----------------------------------------------------------------------------
 
@@ -166,7 +295,8 @@ class Run:
     def handle_due(self, entry: dict[str, float]) -> None:
         """Log, watch, save, sample; stop when asked to."""
         if self.due(self.settings.watch_every):
-            entry |= {name: read() for name, read in self.watch.items()}
+            with self.as_shipped():
+                entry |= {name: read() for name, read in self.watch.items()}
         self.journal.write(entry)
         self.listener(Event("log", dict(entry)))
         progress(self.listener, "training", self.done, len(self.updates), **entry)
@@ -174,7 +304,8 @@ class Run:
         if self.due(self.settings.save_every) or stopping:
             self.save()
         if self.due(self.settings.sample_every):
-            self.sample(self.done)
+            with self.as_shipped():
+                self.sample(self.done)
         if stopping and self.done < len(self.updates):
             raise Stopped(
                 f"stopped after update {self.done} of {len(self.updates)}; the same command goes on from there"
@@ -189,7 +320,8 @@ class Run:
 
     def save(self) -> None:
         """The LoRA so far, then the state; older ones go when the new ones are whole."""
-        save_lora(self.adapter, self.snapshot_path(self.done), self.metadata)
+        with self.as_shipped():
+            save_lora(self.adapter, self.snapshot_path(self.done), self.metadata)
         state = TrainState(
             self.done,
             self.plan,
@@ -222,13 +354,13 @@ class Run:
             )
         self.adapter.load(state.adapter)
         unpack_optimizer(self.optimizer, state.optimizer)
-        self.memories |= dict(state.memories)
+        self.memories = {name: state.memories.get(name, {}) for name in self.regularizers}
         self.done = state.update
         self.journal.cut(self.done)
         logged = self.journal.read()  # a power cut may have taken the log's last lines
         self.forwards = int(logged[-1]["forwards"]) if logged else 0
 
-    def not_finite(self, batch: Sequence[Row], terms: Mapping[str, Tensor]) -> NotFinite:
+    def not_finite(self, batch: Sequence[Draft], terms: Mapping[str, Tensor]) -> NotFinite:
         values = ", ".join(f"{name} = {float(value.detach()):g}" for name, value in terms.items())
         names = ", ".join(f"{row.role} {row.id[:20]} ({row.caption[:40]})" for row in batch)
         return NotFinite(
@@ -241,17 +373,27 @@ def train(run: Run) -> Path:
     """Train to the end, from wherever the run's folder stands. Returns the LoRA file. Raises Stopped, NotFinite."""
     run.resume()
     run.base.checkpointing(run.settings.gradient_checkpointing)
+    run.begin()
     for rows in run.remaining():
         start = time.perf_counter()
         entry = {"update": float(run.done + 1), "epoch": run.epoch}
-        entry |= {f"weight.{name}": method.weight_at(run.epoch) for name, method in run.regularizers.items()}
+        entry |= {f"weight.{name}": weight for name, weight in run.weights().items()}
         entry |= {f"loss.{name}": value for name, value in run.learn(rows).items()}
         entry |= {"prior_rows": float(sum(row.role == "prior" for row in rows))}
         entry |= run.apply()
         run.handle_due(entry | {"seconds": time.perf_counter() - start, "forwards": float(run.forwards)})
     target = run.folder / "lora.safetensors"
-    save_lora(run.adapter, target, run.metadata)
+    with run.as_shipped():
+        save_lora(run.adapter, target, run.metadata)
     return target
+
+
+def _masks(batch: Sequence[Draft], device: torch.device) -> Tensor | None:
+    """[B 1 H W], or None where no row has a mask."""
+    if all(draft.mask is None for draft in batch):
+        return None
+    whole = torch.ones(1, *batch[0].latents.shape[1:])
+    return torch.stack([whole if draft.mask is None else draft.mask for draft in batch]).to(device)
 
 
 def _keep_newest(folder: Path, count: int) -> None:

@@ -9,6 +9,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from tenuto.prior.states import BasePath
+from tenuto.regularizers.draft import Draft
 from tenuto.words import Role, Size
 
 
@@ -26,6 +28,14 @@ class Row:
     """Text passes of the caption; rows of one micro-batch have the same number."""
     latents: Tensor
     """Clean latents [C H W]."""
+    class_caption: str | None = None
+    """The caption with the class word for the trigger; None: there is no trigger in it."""
+    bare_caption: str | None = None
+    """The caption without the trigger and with nothing in its place; None: there is no trigger in it."""
+    mask: Tensor | None = None
+    """How much each place counts [1 H W] in 0..1, at the latents' size; None: all of it."""
+    path: BasePath | None = None
+    """The kept states of a prior image, where a method reads them."""
 
 
 class Source(Protocol):
@@ -34,21 +44,23 @@ class Source(Protocol):
     def row(self, visit: int) -> Row: ...
 
 
-def micro_batches(rows: Sequence[Row], limit: int | None) -> Iterator[list[Row]]:
+def micro_batches(rows: Sequence[Draft], limit: int | None, *, apart: bool = False) -> Iterator[list[Draft]]:
     """Rows of one (size, chunks) together, at most `limit` of them at a time, in the order in which they came.
+
+    apart: and of one role.
 
     Text of another length changes cross-attention, so rows of different chunks never share a forward.
     """
-    groups: dict[tuple[Size, int], list[Row]] = {}
+    groups: dict[tuple[Size, int, str], list[Draft]] = {}
     for row in rows:
-        groups.setdefault((row.size, row.chunks), []).append(row)
+        groups.setdefault((row.size, row.chunks, row.role if apart else ""), []).append(row)
     for group in groups.values():
         step = limit or len(group)
         for start in range(0, len(group), step):
             yield group[start : start + step]
 
 
-def shares(batch: Sequence[Row], update: Sequence[Row]) -> Tensor:
+def shares(batch: Sequence[Draft], update: Sequence[Draft]) -> Tensor:
     """1 / rows of each row's role in the whole update [B]."""
     counts = {role: sum(row.role == role for row in update) for role in {row.role for row in update}}
     return torch.tensor([1 / counts[row.role] for row in batch])

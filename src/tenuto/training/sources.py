@@ -7,14 +7,24 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from torch import Tensor
+from torch.nn.functional import adaptive_avg_pool2d
 
 from tenuto.data.cache import Cache, key_of
 from tenuto.data.dataset import Item, VariationSettings, flipped, vary
-from tenuto.data.images import fit, read_image
+from tenuto.data.images import fit, read_image, read_mask
+from tenuto.data.tags import remove_trigger
 from tenuto.families.base import Base
 from tenuto.prior.store import PriorImage, PriorStore
 from tenuto.randomness import shuffler
 from tenuto.training.rows import Row
+
+MaskOf = Callable[[Item, bool], Tensor | None]
+"""(item, mirrored) -> how much each place counts [1 H W], at the latents' size; None: all of it."""
+
+
+def no_mask(item: Item, mirrored: bool) -> Tensor | None:
+    """Every place of every picture counts."""
+    return None
 
 
 @dataclass(frozen=True)
@@ -23,18 +33,30 @@ class InstanceSource:
 
     item: Item
     trigger: str
+    class_word: str
     variation: VariationSettings
     seed: int
     latents: Callable[[Item, bool], Tensor]
     """(item, mirrored) -> latents [C H W]."""
     chunks: Callable[[str], int]
+    mask: MaskOf = no_mask
 
     def row(self, visit: int) -> Row:
         rng = shuffler(self.seed, "variation", row=self.item.id, visit=visit)
         mirrored = flipped(self.variation, rng)
         caption = vary(self.item.caption, self.variation, rng, self.trigger)
-        latents = self.latents(self.item, mirrored)
-        return Row(self.item.id, visit, "instance", self.item.bucket, caption, self.chunks(caption), latents)
+        return Row(
+            self.item.id,
+            visit,
+            "instance",
+            self.item.bucket,
+            caption,
+            self.chunks(caption),
+            self.latents(self.item, mirrored),
+            remove_trigger(caption, self.trigger, self.class_word),
+            remove_trigger(caption, self.trigger),
+            self.mask(self.item, mirrored),
+        )
 
 
 @dataclass(frozen=True)
@@ -45,10 +67,13 @@ class PriorSource:
     caption: str
     store: PriorStore
     chunks: int
+    states: int = 0
+    """How many states of its path are read; a foreign picture has none."""
 
     def row(self, visit: int) -> Row:
-        latents = self.store.latents(self.image.id)
-        return Row(self.image.id, visit, "prior", self.image.bucket, self.caption, self.chunks, latents)
+        own, latents = self.image, self.store.latents(self.image.id)
+        path = self.store.path(own.id, self.states) if self.states and own.kind == "generated" else None
+        return Row(own.id, visit, "prior", own.bucket, self.caption, self.chunks, latents, path=path)
 
 
 class Latents:
@@ -74,3 +99,20 @@ class Latents:
         latents = self.base.encode_image(self.pixels(item, mirrored)[None])[0].cpu()
         self.cache.put(key, {"latents": latents})
         return latents
+
+
+class Masks:
+    """The transparency of the user's pictures as loss weights at the latents' size, kept in memory."""
+
+    def __init__(self, base: Base) -> None:
+        self._geometry = base.geometry
+        self._recent = lru_cache(maxsize=4096)(self._load)
+
+    def __call__(self, item: Item, mirrored: bool = False) -> Tensor | None:
+        mask = self._recent(item)
+        return mask.flip(-1) if mask is not None and mirrored else mask
+
+    def _load(self, item: Item) -> Tensor | None:
+        pixels = read_mask(item.path, item.bucket)
+        _, height, width = self._geometry.latent(item.bucket)
+        return None if pixels is None else adaptive_avg_pool2d(pixels, (height, width))

@@ -6,7 +6,8 @@ import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from tenuto.evaluation.comparison import Arm, Trained, compare
+from tenuto.evaluation.arms import Arm, Trained
+from tenuto.evaluation.comparison import compare
 from tenuto.evaluation.report import Extras, PriorUse, write_report
 from tenuto.evaluation.taggers import load_tagger
 from tenuto.events import Listener, silent, stage
@@ -50,7 +51,7 @@ def compare_arms(
             tagger=tagger,
             held_out=[item for item in prepared.validation if item.concept == concept.name],
             test_items=test,
-            avoid={prompt.text for prompt in prepared.prompts},
+            avoid={prompt.text for prompt in prepared.prompts} | {own.prompt for own in prepared.controller.images},
             background=project.data.background,
             seed=project.seed,
             listener=listener,

@@ -16,6 +16,7 @@ from tenuto.data.bank import Bank
 from tenuto.data.dataset import Concept, Item, scan, split_validation
 from tenuto.data.problems import Problem
 from tenuto.data.schedule import Arithmetic, PriorItem, Update, arithmetic, plan_updates, usage
+from tenuto.evaluation.prompts import derive
 from tenuto.events import Listener, note, silent, stage, warn
 from tenuto.families.base import Base
 from tenuto.families.checkpoints import find_base, open_base
@@ -26,6 +27,9 @@ from tenuto.project import ConceptSettings, Project
 from tenuto.words import TenutoError
 
 DEFAULT_EPOCHS = 10
+STATES_PER_PATH = 4
+"""Of a controller path: few, so that there are many prompts."""
+SENSOR_GUIDANCE = 4.0
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -46,6 +50,8 @@ class Prepared:
     length: Arithmetic
     prompts: tuple[PriorPrompt, ...]
     plan: PriorPlan
+    controller: PriorPlan
+    """Images whose paths the drift controller reads; none where there is no controller."""
     ratios: Mapping[str, float] = field(default_factory=dict)
 
     def updates(self, prior: Sequence[PriorItem], ratios: Mapping[str, float], seed: int) -> list[Update]:
@@ -72,7 +78,11 @@ def prepare(project: Project, listener: Listener = silent) -> Prepared:
         dtype=PRECISIONS[project.training.precision],
         vae=project.base.vae,
         clip_skip=project.base.clip_skip,
+        prediction=project.base.prediction,
+        zero_terminal_snr=project.base.zero_terminal_snr,
     )
+    for text in base.notes:
+        note(listener, text)
     _check_loras(project, base)
     concepts = tuple(
         Concept(own.name, own.kind, own.trigger, own.class_word, Path(own.images)) for own in project.concepts
@@ -89,7 +99,7 @@ def prepare(project: Project, listener: Listener = silent) -> Prepared:
     plan = plan_prior(prompts, project.prior.sampler, seed=project.prior.seed, batch=project.prior.batch)
     return Prepared(
         project, base, concepts, tuple(items), tuple(validation), tuple(foreign), (*problems, *more), bank, length,
-        tuple(prompts), plan, ratios,
+        tuple(prompts), plan, _controller(project, concepts, items, bank, prompts), ratios,
     )  # fmt: skip
 
 
@@ -193,6 +203,29 @@ def _prompts(
     return prompts
 
 
+def _controller(
+    project: Project, concepts: Sequence[Concept], items: Sequence[Item], bank: Bank, prior: Sequence[PriorPrompt]
+) -> PriorPlan:
+    """Half its prompts near the set and half far from it, none of them a prior prompt (test prompts avoid them)."""
+    sampler = project.prior.sampler.model_copy(update={"negative": ""})
+    if not sampler.guided:  # both answers of the base are needed
+        sampler = sampler.model_copy(update={"guidance": SENSOR_GUIDANCE})
+    paths = ceil(project.sensor_states() / STATES_PER_PATH)
+    prompts: list[PriorPrompt] = []
+    for concept in concepts if paths else ():
+        count = ceil(paths / len(concepts))
+        avoid = {own.text for own in (*prior, *prompts)}
+        asks = derive(items, concept, bank, each=count, far=count, seed=project.seed, avoid=avoid, purpose="controller")
+        chosen = [*asks.near()[: count // 2], *asks.rows["far"]][:count]
+        for number in range(count):
+            around, place = divmod(number, len(chosen))
+            ask = chosen[place]
+            prompts.append(
+                PriorPrompt(ask.bare, f"controller {place}", concept.name, ask.size, around, caption=ask.bare)
+            )
+    return plan_prior(prompts, sampler, seed=project.prior.seed, batch=project.prior.batch)
+
+
 def audited(prepared: Prepared) -> AuditReport:
     """The plan of law 2, and everything that was found."""
     project = prepared.project
@@ -232,3 +265,5 @@ def announce(prepared: Prepared, listener: Listener) -> None:
     for problem in report.warnings:
         warn(listener, str(problem))
     note(listener, f"prior set: {len(prepared.plan.images)} images = {prepared.plan.forwards:,} forwards of the base")
+    if paths := len(prepared.controller.images):
+        note(listener, f"controller: {paths} paths at prompts of its own = {prepared.controller.forwards:,} forwards")

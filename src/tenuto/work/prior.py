@@ -7,13 +7,14 @@ from html import escape
 from pathlib import Path
 
 from tenuto.data.images import fit, read_image
-from tenuto.evaluation.comparison import save_picture
+from tenuto.evaluation.pictures import save_picture
 from tenuto.events import Listener, progress, silent
 from tenuto.families.base import Base
 from tenuto.files import write_text
 from tenuto.prior.build import ForeignPicture, build, take_in
+from tenuto.prior.states import BasePath
 from tenuto.prior.store import PriorImage, PriorStore
-from tenuto.work.prepare import Prepared
+from tenuto.work.prepare import STATES_PER_PATH, Prepared
 
 NEVER: Callable[[], bool] = lambda: False  # noqa: E731
 
@@ -29,7 +30,8 @@ def build_prior(
 ) -> tuple[PriorStore, list[PriorImage]]:
     """The whole prior set: what is lacking is made; the user's own pictures join."""
     store = open_store(prepared)
-    images = build(prepared.plan, prepared.base, store, listener=listener, stop=stop)
+    states = prepared.project.states()
+    images = build(prepared.plan, prepared.base, store, states=states, listener=listener, stop=stop)
     background = prepared.project.data.background
     pictures = [
         ForeignPicture(item.path, item.content, item.caption, item.concept, item.bucket) for item in prepared.foreign
@@ -43,6 +45,15 @@ def build_prior(
         stop=stop,
     )
     return store, [*images, *foreign]
+
+
+def build_controller(
+    prepared: Prepared, store: PriorStore, listener: Listener = silent, stop: Callable[[], bool] = NEVER
+) -> list[BasePath]:
+    """The paths that the drift controller reads; they lie in the same store. None where there is no controller."""
+    plan = prepared.controller
+    images = build(plan, prepared.base, store, states=STATES_PER_PATH, listener=listener, stop=stop)
+    return [store.path(image.id, STATES_PER_PATH) for image in images]
 
 
 def preview(base: Base, store: PriorStore, image: PriorImage, folder: Path) -> Path:

@@ -12,9 +12,10 @@ import torch
 from tenuto.adapters.adapter import Adapter
 from tenuto.adapters.files import attach_file, read_lora
 from tenuto.data.cache import Cache
+from tenuto.data.dataset import Item
 from tenuto.data.schedule import Update, usage
 from tenuto.data.tags import remove_trigger
-from tenuto.evaluation.comparison import save_picture
+from tenuto.evaluation.pictures import save_picture
 from tenuto.events import Listener, silent, stage
 from tenuto.families.base import Base
 from tenuto.families.sampling import sample
@@ -26,14 +27,15 @@ from tenuto.regularizers.base import Regularizer
 from tenuto.training.journal import with_tensorboard
 from tenuto.training.loop import Run, train
 from tenuto.training.rows import Row, Source
-from tenuto.training.sources import InstanceSource, Latents, PriorSource
-from tenuto.training.watch import DriftWatch
+from tenuto.training.sources import InstanceSource, Latents, MaskOf, Masks, PriorSource, no_mask
+from tenuto.training.watch import DriftWatch, ValidationWatch
+from tenuto.words import TenutoError
 from tenuto.work.header import training_header
 from tenuto.work.prepare import Prepared
-from tenuto.work.prior import build_prior
+from tenuto.work.prior import build_controller, build_prior
 
 WATCHED = 8
-"""Prompts that the live drift reading looks at."""
+"""Pictures that each live reading looks at, at most."""
 UNIMPORTANT = {"save_every", "keep", "sample_every", "sample_prompts", "watch_every", "tensorboard", "tags_in_file"}
 """Training settings that do not change the result: they may differ between an interrupted run and its resumption."""
 NEVER: Callable[[], bool] = lambda: False  # noqa: E731
@@ -64,8 +66,12 @@ def train_arm(
     updates = prepared.updates(prior, ratios, training.seed)
     captions = {image.id: image.caption for image in prepared.plan.images}
     latents = Latents(base, Cache(cache_home() / "latents"), project.data.background)
+    masks = _masks(prepared)
+    refuse(prepared, training.regularizers)
     if project.training.tensorboard:
         listener = with_tensorboard(listener, training.folder / "tensorboard")
+    sensed = any(method.active() and method.needs_sensor() for method in training.regularizers.values())
+    sensor = build_controller(prepared, store, listener, stop) if sensed else []
     adapter = _adapter(project, base, training.seed)
     try:
         run = Run(
@@ -74,15 +80,16 @@ def train_arm(
             settings=project.training,
             regularizers=training.regularizers,
             updates=updates,
-            sources=_sources(prepared, training.seed, latents, store, prior, captions),
+            sources=_sources(prepared, training.seed, latents, masks, store, prior, captions),
             rows_per_epoch=prepared.length.rows_per_epoch,
             seed=training.seed,
             folder=training.folder,
             plan=fingerprint(prepared, training, prior),
             metadata=training_header(prepared, training, updates, prior),
+            sensor=sensor,
             listener=listener,
             stop=stop,
-            watch={"drift": _watch(prepared, adapter, latents)} if project.training.watch_every else {},
+            watch=_watches(prepared, adapter, latents) if project.training.watch_every else {},
             sample=lambda update: _draw_samples(prepared, training.folder, update),
         )
         write_text(training.folder / "project.toml", project.to_toml())
@@ -91,6 +98,36 @@ def train_arm(
     finally:
         base.checkpointing(False)
         adapter.detach()
+
+
+def refuse(prepared: Prepared, methods: Mapping[str, Regularizer]) -> None:
+    """What a method cannot do without is asked for before any long work."""
+    active = {name: method for name, method in methods.items() if method.active()}
+    cut = {own.name for own in prepared.project.concepts if prepared.project.prior_of(own).captions != "full"}
+    for name, method in active.items():
+        if method.needs_states() and cut:
+            raise TenutoError(
+                f'regularizers.{name}: kept states belong to whole prompts; set prior.captions = "full" ({min(cut)})'
+            )
+        if method.needs_company() and not any(other.needs_prior() for other in active.values()):
+            raise TenutoError(f"regularizers.{name}: changes prior rows, and no method has any; add cached_prior")
+        if method.needs_sensor() and not any(other.holds() for other in active.values()):
+            raise TenutoError(f"regularizers.{name}: chooses weights, and no other method has one; add cached_prior")
+        if method.needs_trigger() and not any(concept.trigger for concept in prepared.concepts):
+            raise TenutoError(f"regularizers.{name}: needs a trigger to leave out; set concepts.trigger")
+        if method.needs_masks() and not _masked(prepared):
+            raise TenutoError(
+                f'regularizers.{name}: needs masks; set data.alpha = "mask" and give pictures with transparency'
+            )
+
+
+def _masks(prepared: Prepared) -> MaskOf:
+    return Masks(prepared.base) if prepared.project.data.alpha == "mask" else no_mask
+
+
+def _masked(prepared: Prepared) -> bool:
+    masks = _masks(prepared)
+    return any(masks(item, False) is not None for item in prepared.items)
 
 
 def _adapter(project: Project, base: Base, seed: int) -> Adapter:
@@ -103,19 +140,21 @@ def _sources(
     prepared: Prepared,
     seed: int,
     latents: Latents,
+    masks: MaskOf,
     store: PriorStore,
     prior: Sequence[PriorImage],
     captions: Mapping[str, str],
 ) -> dict[str, Source]:
     base, variation = prepared.base, prepared.project.data.variation
-    triggers = {concept.name: concept.trigger for concept in prepared.concepts}
+    own = {concept.name: (concept.trigger, concept.class_word) for concept in prepared.concepts}
     sources: dict[str, Source] = {
-        item.id: InstanceSource(item, triggers[item.concept], variation, seed, latents, base.chunks)
+        item.id: InstanceSource(item, *own[item.concept], variation, seed, latents, base.chunks, masks)
         for item in prepared.items
     }
+    states = prepared.project.states()
     for image in prior:
         caption = captions.get(image.id, image.prompt)
-        sources[image.id] = PriorSource(image, caption, store, base.chunks(caption))
+        sources[image.id] = PriorSource(image, caption, store, base.chunks(caption), states)
     return sources
 
 
@@ -133,9 +172,12 @@ def fingerprint(prepared: Prepared, training: Training, prior: Sequence[PriorIma
         "regularizers": methods,
         "variation": project.data.variation.model_dump(mode="json"),
         "background": project.data.background,
+        "alpha": project.data.alpha,
+        "classes": [(concept.trigger, concept.class_word) for concept in prepared.concepts] if methods else [],
         "items": [(item.id, item.bucket, item.repeats) for item in prepared.items],
         "ratios": dict(prepared.ratios) if methods else {},
         "prior": [image.id for image in prior] if methods else [],
+        "controller": [image.id for image in prepared.controller.images] if methods else [],
         "seed": training.seed,
         "version": 1,
     }
@@ -166,14 +208,22 @@ def _write_use(
     )
 
 
-def _watch(prepared: Prepared, adapter: Adapter, latents: Latents) -> DriftWatch:
-    concepts = {concept.name: concept for concept in prepared.concepts}
-    rows = []
-    for item in prepared.items[:WATCHED]:
-        own = concepts[item.concept]
-        bare = remove_trigger(item.caption, own.trigger, own.class_word)
-        rows.append(Row(item.id, 0, "prior", item.bucket, bare, prepared.base.chunks(bare), latents(item)))
-    return DriftWatch(prepared.base, adapter, rows, prepared.project.seed)
+def _watches(prepared: Prepared, adapter: Adapter, latents: Latents) -> dict[str, Callable[[], float]]:
+    """Drift without the trigger; with pictures set aside, the loss on them."""
+
+    def row(item: Item, caption: str) -> Row:
+        return Row(item.id, 0, "prior", item.bucket, caption, prepared.base.chunks(caption), latents(item))
+
+    def bare(item: Item) -> str:
+        own = next(concept for concept in prepared.concepts if concept.name == item.concept)
+        return remove_trigger(item.caption, own.trigger, own.class_word)
+
+    base, seed = prepared.base, prepared.project.seed
+    drift = DriftWatch(base, adapter, [row(item, bare(item)) for item in prepared.items[:WATCHED]], seed)
+    if not prepared.validation:
+        return {"drift": drift}
+    kept_out = [row(item, item.caption) for item in prepared.validation[:WATCHED]]
+    return {"drift": drift, "validation": ValidationWatch(base, kept_out, seed)}
 
 
 def _draw_samples(prepared: Prepared, folder: Path, update: int) -> None:
@@ -213,6 +263,7 @@ def train_all(
     prepared: Prepared, folder: Path, listener: Listener = silent, stop: Callable[[], bool] = NEVER
 ) -> list[Done]:
     """Build the prior set, train every arm at every seed; what is there already is not made again."""
+    refuse(prepared, prepared.project.regularizers)
     stage(listener, "prior set")
     store, prior = build_prior(prepared, listener, stop)
     done = []
@@ -226,5 +277,6 @@ def train_all(
 def finished(prepared: Prepared, training: Training, lora: Path, prior: Sequence[PriorImage]) -> Done:
     """A training with what its prior set cost, also when that was taken from the store."""
     used = [image for image in prior if image.kind == "generated"] if training.regularizers else []
-    forwards = float(len(used) * prepared.project.prior.sampler.forwards())
+    sensor = prepared.controller if training.regularizers else None
+    forwards = float(len(used) * prepared.project.prior.sampler.forwards()) + (sensor.forwards if sensor else 0)
     return Done(training, lora, sum(image.seconds for image in used), forwards)

@@ -1,0 +1,161 @@
+"""From readings to what metrics take: the Evidence of a training, and the points of its curve."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from tenuto.evaluation.arms import Arm, Cell
+from tenuto.evaluation.curve import Point
+from tenuto.evaluation.metrics.bake import bake
+from tenuto.evaluation.metrics.concept import concept_strength, gain
+from tenuto.evaluation.metrics.drift import drift
+from tenuto.evaluation.reader import BASE, Model, Reader
+from tenuto.evaluation.readings import Evidence, Gap, Losses, Seen
+from tenuto.events import Event, progress
+
+FEW = 4
+"""At each point of the curve, every FEW-th prompt's states are compared."""
+
+
+def evidence_of(reader: Reader, arm: Arm, cell: Cell, *, strip: bool, pictures: bool) -> Evidence:
+    """Everything read for one entry of per_seed, its noise seeds taken together."""
+    reader.listener(
+        Event("stage", {"name": f"{arm.name}, training seed {cell.run.seed}, seeds {', '.join(map(str, cell.seeds))}"})
+    )
+    rows: dict[str, list[Seen]] = {}
+    bare: dict[str, list[Seen]] = {}
+    strips: dict[float, Seen] = {}
+    gaps: list[Gap] = []
+    floors = []
+    s, model = reader.settings, _model(arm, cell)
+    for number, noise in enumerate(cell.seeds):
+        show = s.shown if pictures and number == 0 else 0
+        for row, seen in reader.base_rows(noise).items():
+            bare.setdefault(row, []).append(seen)
+        found, floor = reader.gaps(model, noise, None)
+        gaps += found
+        floors.append(floor)
+        for row, seen in reader.picture_rows(model, noise, show).items():
+            rows.setdefault(row, []).append(seen)
+        if s.second_lora is not None:
+            base_show = s.shown if noise == s.seeds[0] else 0
+            base_second = reader.second(replace(BASE, second=s.second_lora), noise, base_show)
+            second = reader.second(replace(model, second=s.second_lora), noise, show)
+            if second is not None and base_second is not None:
+                rows.setdefault("second", []).append(second)
+                bare.setdefault("second", []).append(base_second)
+        if strip and number == 0:
+            strips = _strip(reader, model, noise, show)
+    if pictures:
+        reader.shown[arm.name] = model.name
+    times = len(cell.seeds)
+    asked = {str(row): tuple(a.tags for a in asks) * times for row, asks in reader.rows(s.prompts).items()}
+    asked |= {
+        "without": asked.get("trained", ()),
+        "second": asked.get("far", ()),
+        "strip": tuple(a.tags for a in reader.strip_asks()),
+    }
+    missing = dict(reader.missing) | (
+        {"strip": "the strip is drawn for the first seeds only (comparison.strip_seeds)"} if not strip else {}
+    )
+    return Evidence(
+        arm={row: Seen.join(parts) for row, parts in rows.items()},
+        base={row: Seen.join(parts) for row, parts in bare.items()},
+        asked=asked,
+        strip=strips,
+        gaps=tuple(gaps),
+        floor=sum(floors) / len(floors),
+        guidance=s.guidance,
+        train=reader.losses(model, "train", reader.train),
+        held_out=reader.losses(model, "held_out", reader.held_out),
+        unbiased=reader.losses(model, "unbiased", reader.unbiased),
+        own=reader.own,
+        concept=reader.detector,
+        concept_groups=reader.concept_groups(),
+        style_concept=reader.concept.kind == "style",
+        missing=missing,
+    )
+
+
+def _strip(reader: Reader, model: Model, noise: int, show: int) -> dict[float, Seen]:
+    """The same prompts at every weight; at 0 without the trigger: the base, by which the others are judged."""
+    found: dict[float, Seen] = {}
+    for strength in reader.settings.weights:
+        wanted = reader.wanted(reader.strip_asks(), noise, strength != 0)
+        turned = replace(model, strength=strength)
+        seen = reader.draw(turned, noise, f"strip-{strength:g}", wanted, min(show, 2))
+        if seen is not None:
+            found[strength] = seen
+    return found
+
+
+def curve_of(reader: Reader, arm: Arm, cell: Cell) -> list[Point]:
+    """Earlier checkpoints at full strength, then the last one at other strengths; the same amounts for every
+    arm."""
+    run, s = cell.run, reader.settings
+    last = run.steps or max(run.checkpoints, default=0)
+    earlier = sorted(step for step in run.checkpoints if step < last)
+    count = min(s.curve_checkpoints, len(earlier))
+    chosen = sorted({earlier[round((n + 0.5) * len(earlier) / count - 0.5)] for n in range(count)}) if count else []
+    wanted = [(step, run.checkpoints[step], 1.0) for step in chosen] + [(last, run.lora, 1.0)]
+    wanted += [(last, run.lora, strength) for strength in sorted(s.curve_weights) if strength != 1.0]
+    points = []
+    for number, (step, lora, strength) in enumerate(wanted):
+        progress(reader.listener, f"{arm.name}: curve", number, len(wanted))
+        points.append(_point(reader, arm, cell, step, lora, strength, step / last if last else 1.0))
+    return points
+
+
+def _point(reader: Reader, arm: Arm, cell: Cell, step: int, lora: Path, strength: float, share: float) -> Point:
+    s, run = reader.settings, cell.run
+    rows: dict[str, list[Seen]] = {}
+    bare: dict[str, list[Seen]] = {}
+    gaps: list[Gap] = []
+    model = Model(f"{arm.name}-{run.seed}-{step}-{strength:g}", lora, strength)
+    shipped = _model(arm, cell)
+    for noise in cell.seeds:
+        gaps += reader.gaps(model, noise, FEW)[0]
+        if reader.tagger is None:
+            continue
+        for row, seen in reader.base_rows(noise).items():
+            bare.setdefault(row, []).append(seen.rows(slice(0, s.curve_prompts)))
+        for row, asks in reader.rows(s.prompts).items():
+            if row == "far":
+                continue
+            if replace(model, name=shipped.name) == shipped:  # already drawn
+                found = reader.draw(shipped, noise, row, reader.wanted(asks, noise, True), 0)
+            else:
+                found = reader.draw(model, noise, row, reader.wanted(asks[: s.curve_prompts], noise, True), 0)
+            if found is not None:
+                rows.setdefault(row, []).append(found.rows(slice(0, s.curve_prompts)))
+    evidence = Evidence(
+        arm={row: Seen.join(parts) for row, parts in rows.items()},
+        base={row: Seen.join(parts) for row, parts in bare.items() if row in rows},
+        asked={
+            str(row): tuple(a.tags for a in asks) * len(cell.seeds)
+            for row, asks in reader.rows(s.curve_prompts).items()
+        },
+        gaps=tuple(gaps),
+        unbiased=reader.losses(model, "unbiased", reader.unbiased) if reader.axis == "gain" else Losses(),
+        own=reader.own,
+        concept=reader.detector,
+        concept_groups=reader.concept_groups(),
+        style_concept=reader.concept.kind == "style",
+        missing=reader.missing,
+    )
+    level = concept_strength(evidence) if reader.axis == "concept_strength" else gain(evidence)
+    return Point(
+        step=step,
+        strength=strength,
+        seed=cell.run.seed if len(arm.runs) > 1 else cell.seeds[0],
+        concept=level.value,
+        drift=drift(evidence).value,
+        bake=bake(evidence).value,
+        seconds=None if run.seconds is None else run.setup_seconds + share * (run.seconds - run.setup_seconds),
+        forwards=None if run.forwards is None else run.setup_forwards + share * (run.forwards - run.setup_forwards),
+    )
+
+
+def _model(arm: Arm, cell: Cell) -> Model:
+    return Model(arm.name if len(arm.runs) == 1 else f"{arm.name}-{cell.run.seed}", cell.run.lora)

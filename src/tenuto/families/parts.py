@@ -1,0 +1,58 @@
+"""One model from one folder in diffusers layout (unet/, vae/, text_encoder/). Safetensors only (law 7)."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tenuto.words import TenutoError
+
+PICKLES = {".ckpt", ".pt", ".pth", ".bin"}
+STEMS = ("diffusion_pytorch_model", "model")
+"""What weight files are called, without ending."""
+
+
+def load_part(kind: Any, folder: Path, **precision: torch.dtype) -> Any:
+    """Refuses a file that lacks weights: the libraries would go on with random ones."""
+    variant = "fp16" if any(".fp16" in path.name for path in weight_files(folder)) else None
+    model, info = kind.from_pretrained(
+        folder, use_safetensors=True, local_files_only=True, variant=variant, output_loading_info=True, **precision
+    )
+    if missing := sorted(info["missing_keys"]):
+        raise TenutoError(
+            f"{folder}: {len(missing)} weights are missing, first {missing[0]}; download the checkpoint again"
+        )
+    return model
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors that hold this part: the whole file, its pieces, or its fp16 variant, in this order of choice."""
+    if not folder.is_dir():
+        raise TenutoError(f"{folder}: no such folder; give a folder in diffusers layout")
+    for ending in (".safetensors", "-0*-of-*.safetensors", ".fp16.safetensors", ".fp16-0*-of-*.safetensors"):
+        for stem in STEMS:
+            if found := sorted(folder.glob(stem + ending)):
+                return found
+    pickles = sorted(path.name for path in folder.iterdir() if path.suffix.lower() in PICKLES)
+    if pickles:
+        raise TenutoError(
+            f"{folder}: only pickle weights ({pickles[0]}), which can run code; "
+            f"`tenuto convert {folder.parent}` makes .safetensors of them"
+        )
+    raise TenutoError(f"{folder}: no .safetensors weights in it; download the checkpoint again")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A config. Raises TenutoError when it is missing, damaged or no table."""
+    try:
+        table = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise TenutoError(f"{path}: missing; give the folder of a whole diffusers checkpoint") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise TenutoError(f"{path}: not readable as JSON ({error}); download the checkpoint again") from error
+    if not isinstance(table, dict):
+        raise TenutoError(f"{path}: not a config; download the checkpoint again")
+    return table

@@ -1,0 +1,111 @@
+"""A drift budget in the place of a weight."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import final
+
+import torch
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+
+from tenuto.adapters.adapter import Adapter
+from tenuto.regularizers.base import Done, Memory, Probe, Regularizer
+
+QUARTERS = 4
+"""A reading renews this part of the states, so that it costs a quarter of them."""
+LIMIT = 2.0
+"""The log error that is acted on is cut here: drift starts at 0."""
+PATIENCE = 5
+"""Readings at the highest weight and over the budget before that is said."""
+SLACK = 1.1
+
+
+@final
+class DriftController(Regularizer):
+    """Choose the weight of all other methods so that the drift stays at a budget.
+
+        log M <- log M + weight * every * log(nD / budget)        every `every` updates, within [lowest, highest]
+        nD = sum | f - f_base |^2 / sum | f_base(c) - f_base(empty) |^2        over `states` controller states
+
+    All other methods' weights are multiplied by M. The states lie on the base's own paths, at prompts that are neither
+    trained on nor tested with. nD is an energy ratio: 0.1 is 32 % in amplitude. Near its bounds M does not wind up.
+
+    Paper  our own; relatives are GECO, arXiv:1810.00597, and PID Lagrangians, arXiv:2007.03964.
+    Cost   states / (4 every) forwards per update; the states' paths once, kept in the prior store.
+    Avoid  without a method that can hold: it only chooses weights. A budget that cannot be reached is said.
+    """
+
+    weight: NonNegativeFloat = 0.01
+    """How fast M follows: change of its logarithm per update and unit of log error."""
+    budget: PositiveFloat = 0.1
+    """The drift that is allowed."""
+    every: PositiveInt = 10
+    """Updates between readings."""
+    warmup: NonNegativeInt = 50
+    """Updates before it acts."""
+    states: PositiveInt = Field(default=64, ge=64, multiple_of=QUARTERS)
+    """Controller states; fewer than 64 are no measure."""
+    lowest: PositiveFloat = 1e-2
+    """Least M."""
+    highest: PositiveFloat = 1e3
+    """Largest M."""
+
+    def needs_sensor(self) -> int:
+        return self.states
+
+    def init(self, adapter: Adapter, probe: Probe) -> Memory:
+        effects = probe.sensor_effects()
+        return {
+            "log": torch.tensor(0.0, dtype=torch.float64),
+            "moved": torch.full((len(effects),), math.nan, dtype=torch.float64),
+            "effect": effects.double().sum(),
+            "readings": torch.tensor(0),
+            "over": torch.tensor(0),
+        }
+
+    def multiplier(self, memory: Memory) -> float:
+        return math.exp(float(memory["log"])) if memory else 1.0
+
+    def after_update(self, adapter: Adapter, memory: Memory, done: Done) -> Memory:
+        if done.update % self.every:
+            return memory
+        memory = self._read(memory, done.probe)
+        drift = _drift(memory)
+        if math.isnan(drift) or done.update < self.warmup:
+            return memory
+        log = self.advance(float(memory["log"]), drift, done.epoch)
+        over = int(memory["over"]) + 1 if self.stuck(log, drift) else 0
+        if over == PATIENCE:
+            done.warn(
+                f"drift budget {self.budget:g} is out of reach: nD {drift:.3g} at {self.highest:g} times the weights; "
+                "lower training.optimizer.lr or training.adapter.rank, or allow more"
+            )
+        return {**memory, "log": torch.tensor(log, dtype=torch.float64), "over": torch.tensor(over)}
+
+    def advance(self, log: float, drift: float, epoch: float = 0.0) -> float:
+        """The next log M. It is the whole state, and bounded: nothing can wind up."""
+        error = math.log(max(drift, 1e-12) / self.budget)
+        log += self.weight_at(epoch) * self.every * min(max(error, -LIMIT), LIMIT)
+        return min(max(log, math.log(self.lowest)), math.log(self.highest))
+
+    def stuck(self, log: float, drift: float) -> bool:
+        """Whether the highest weight is not enough."""
+        return log >= math.log(self.highest) - 1e-9 and drift > SLACK * self.budget
+
+    def _read(self, memory: Memory, probe: Probe) -> Memory:
+        number = int(memory["readings"])
+        states = range(number % QUARTERS, len(memory["moved"]), QUARTERS)
+        moved = memory["moved"].clone()
+        moved[list(states)] = probe.sensor_moved(states).double().cpu()
+        return {**memory, "moved": moved, "readings": torch.tensor(number + 1)}
+
+    def notes(self, memory: Memory) -> Mapping[str, float]:
+        drift = _drift(memory)
+        known = {} if math.isnan(drift) else {"drift": drift}
+        return {"multiplier": self.multiplier(memory), "out_of_reach": float(memory["over"] >= PATIENCE), **known}
+
+
+def _drift(memory: Memory) -> float:
+    """nD as last read, a ratio of sums; not a number before every state was read once."""
+    return float(memory["moved"].sum() / memory["effect"])

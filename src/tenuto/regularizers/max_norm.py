@@ -1,0 +1,51 @@
+"""A limit on the size of every layer's update."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import final
+
+import torch
+from pydantic import Field, PositiveFloat
+from torch import Tensor
+
+from tenuto.adapters.adapter import Adapter
+from tenuto.regularizers.base import Done, Memory, Probe, Regularizer
+from tenuto.regularizers.product import squared_norm
+
+
+@final
+class MaxNorm(Regularizer):
+    """After each update, a layer whose update is larger than the limit is scaled back to it; its direction stays.
+
+        if | s B A |_F > limit:    A, B <- A, B * sqrt(limit / | s B A |_F)
+
+    Paper  none found; `--scale_weight_norms` of sd-scripts.
+    Cost   next to nothing: r x r matrices, once per update. Helps merging and high strengths.
+    Avoid  a limit that most layers hit: the concept stops there silently. The log has their share, max_norm.limited.
+    """
+
+    weight: float = Field(default=1.0, ge=0, le=1)
+    """How much of what is over the limit is taken away at each update; 1: all of it."""
+    limit: PositiveFloat = 1.0
+    """The largest Frobenius norm of a layer's update."""
+
+    def init(self, adapter: Adapter, probe: Probe) -> Memory:
+        return {"limited": torch.tensor(0.0)}
+
+    @torch.no_grad()
+    def after_update(self, adapter: Adapter, memory: Memory, done: Done) -> Memory:
+        over = [self._limit(a, b, s, self.weight_at(done.epoch)) for _, a, b, s in adapter.factors()]
+        return {"limited": torch.tensor(sum(over) / max(1, len(over)))}
+
+    def _limit(self, a: Tensor, b: Tensor, s: float, part: float) -> bool:
+        size = float(squared_norm(a.double(), b.double(), s)) ** 0.5
+        if size <= self.limit:
+            return False
+        wanted = size + part * (self.limit - size)
+        for factor in (a, b):
+            factor.mul_((wanted / size) ** 0.5)
+        return True
+
+    def notes(self, memory: Memory) -> Mapping[str, float]:
+        return {"limited": float(memory["limited"])}

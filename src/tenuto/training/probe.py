@@ -1,0 +1,114 @@
+"""The probe: a few fixed states of the first rows, asked of the base alone before the first update."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from tenuto.adapters.adapter import Adapter
+from tenuto.prior.states import BasePath
+from tenuto.regularizers.base import Activations
+from tenuto.regularizers.draft import Draft
+from tenuto.regularizers.normal import BINS, bins_of
+from tenuto.regularizers.step import At, Step, squared_error
+from tenuto.training.listening import Listening
+from tenuto.training.rows import Row, micro_batches
+from tenuto.words import Role
+
+ROWS = 8
+"""Rows of each role that are looked at, once in every bin of t: 8 x BINS x 2 forwards for a prompt's effect."""
+
+AT_ONCE = 16
+"""Controller states in one forward."""
+
+
+class BaseProbe:
+    """Answers `regularizers.base.Probe`."""
+
+    def __init__(
+        self,
+        rows: Callable[[Role], Sequence[Row]],
+        draft: Callable[[Row, int], Draft],
+        step: Callable[[Sequence[Draft]], Step],
+        adapter: Adapter,
+        paths: Sequence[BasePath] = (),
+    ) -> None:
+        """draft: a row at a bin of t; step: drafts as a step (one size and text length); paths: the controller's."""
+        self._rows, self._draft, self._step, self._adapter = rows, draft, step, adapter
+        self._sensor = [(path, index) for path in paths for index in range(path.count)]
+        self._steps: dict[Role, list[Step]] = {}
+        self._effects: dict[tuple[Role, At], Tensor] = {}
+
+    @torch.no_grad()
+    def effect(self, role: Role, at: At) -> Tensor:
+        if (role, at) not in self._effects:
+            sums, counts = torch.zeros(BINS), torch.zeros(BINS)
+            for step in self._of(role):
+                with_words = step.predict(at=at, adapter=False)
+                moved = squared_error(with_words, step.predict(at="blank", adapter=False)).cpu()
+                bins = bins_of(step.t, step.process.steps).cpu()
+                sums.index_add_(0, bins, moved)
+                counts.index_add_(0, bins, torch.ones_like(moved))
+            self._effects[role, at] = sums / counts.clamp(min=1)
+        return self._effects[role, at]
+
+    @torch.no_grad()
+    def error(self) -> float:
+        errors = [step.error(step.rows("instance"), adapter=False).cpu() for step in self._of("instance")]
+        return float(torch.cat(errors).mean()) if errors else 0.0
+
+    def forget(self) -> None:
+        """Let go of the states that were looked at; their answers have been told."""
+        self._steps.clear()
+
+    @torch.no_grad()
+    def activations(self, count: int) -> dict[str, Activations]:
+        each = max(1, count // max(1, len(self._sensor)))
+        with Listening(self._adapter, each) as heard:
+            for batch in micro_batches([self._at(number) for number in range(len(self._sensor))], AT_ONCE):
+                heard.visits = [draft.visit for draft in batch]
+                self._step(batch).predict(adapter=False)
+        return heard.found()
+
+    def sensor_effects(self) -> Tensor:
+        states = [path.read(index) for path, index in self._sensor]
+        if not states or any(state.blank is None for state in states):
+            raise ValueError("controller states need both answers of the base")
+        return torch.stack([(s.answer - s.blank).square().sum() for s in states if s.blank is not None])
+
+    @torch.no_grad()
+    def sensor_moved(self, states: Sequence[int]) -> Tensor:
+        moved: dict[int, Tensor] = {}
+        drafts = {number: self._at(number) for number in states}
+        for batch in micro_batches(list(drafts.values()), AT_ONCE):
+            step = self._step(batch)
+            gaps = (step.predict() - step.target).square().sum(dim=(1, 2, 3)).cpu()
+            moved |= {draft.visit: gap for draft, gap in zip(batch, gaps, strict=True)}
+        return torch.stack([moved[number] for number in states])
+
+    def _at(self, number: int) -> Draft:
+        """A controller state as a row; `visit` is its number."""
+        path, index = self._sensor[number]
+        state = path.read(index)
+        return Draft(
+            id="controller",
+            visit=number,
+            role="prior",
+            size=path.size,
+            caption=path.prompt,
+            class_caption=path.prompt,
+            bare_caption=path.prompt,
+            chunks=path.chunks,
+            latents=state.x_t,
+            t=state.t,
+            noise=state.x_t,
+            fixed=(state.x_t, state.answer),
+        )
+
+    def _of(self, role: Role) -> list[Step]:
+        if role not in self._steps:
+            drafts = [self._draft(row, number) for row in self._rows(role) for number in range(BINS)]
+            self._steps[role] = [self._step(batch) for batch in micro_batches(drafts, BINS)]
+        return self._steps[role]

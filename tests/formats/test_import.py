@@ -1,0 +1,419 @@
+"""Configs of every system become projects: what is carried, what is said, and that the file loads."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from tenuto.cli.main import app
+from tenuto.formats.catalogue import SYSTEMS, import_project
+from tenuto.formats.imported import Imported
+from tenuto.project import Project, load_project
+from tenuto.regularizers.base import Regularizer
+from tenuto.regularizers.catalogue import REGULARIZERS
+from tenuto.words import TenutoError
+from tests.formats.systems import DERRIAN, KOHYA_SS, pictures, write_all
+
+DOG = "train/10_sks dog"
+
+
+def imported(folder: Path, name: str, **more: Any) -> tuple[Imported, Project]:
+    """The import and the project as it is read back from its file."""
+    found = import_project(write_all(folder)[name], folder, **more)
+    (folder / "project.toml").write_text(found.to_toml(), encoding="utf-8")
+    return found, load_project(folder / "project.toml")
+
+
+def said(found: Imported, theirs: str) -> str:
+    return " | ".join(each.why for each in found.left if each.theirs == theirs)
+
+
+@pytest.mark.parametrize(
+    ("name", "system"),
+    [
+        ("run.sh", "sd-scripts"), ("run.bat", "sd-scripts"), ("dataset.toml", "sd-scripts"),
+        ("options.toml", "sd-scripts"), ("kohya.json", "kohya_ss"), ("derrian.toml", "derrian"),
+        ("concepts_list.json", "d8"), ("db_config.json", "d8"), ("diffusers.sh", "diffusers"),
+    ],
+)  # fmt: skip
+def test_every_kind_is_recognised_and_loads(name: str, system: str, tmp_path: Path) -> None:
+    found, project = imported(tmp_path, name)
+    assert found.system == system
+    text = found.to_toml()
+    assert text.startswith("# Imported from")
+    assert "s3cret" not in text
+    assert project.concepts[0].trigger == "sks"
+    assert project.concepts[0].class_word == "dog"
+    assert Path(project.concepts[0].images) == tmp_path / DOG
+    assert len(found.carried) == len({(each.theirs, each.ours) for each in found.carried})
+
+
+def test_a_command_line(tmp_path: Path) -> None:
+    found, project = imported(tmp_path, "run.sh")
+    training = project.training
+    assert project.base.model == "owner/checkpoint"
+    assert project.seed == 7
+    assert (training.steps, training.batch, training.micro_batch) == (500, 2, 2), "half of each batch there was reg"
+    assert (training.adapter.rank, training.adapter.alpha) == (16, 8)
+    assert training.adapter.parts == ("attention", "feed_forward", "text_encoder")
+    assert (training.optimizer.lr, training.optimizer.weight_decay) == (1e-4, 0.1)
+    assert training.optimizer.betas == (0.9, 0.99)
+    assert (training.learning_rate.shape, training.learning_rate.warmup) == ("cosine", 50)
+    assert project.data.buckets.area == 512 * 640
+    assert project.data.variation.shuffle
+    assert project.data.variation.keep_tokens == 1
+    assert project.regularizers["prior_preservation"].weight == 0.5
+    assert project.prior.prompts == "none"
+    assert [(own.path, own.caption) for own in project.prior.folders] == [(str(tmp_path / "reg" / "1_dog"), "dog")]
+    assert "40 of 60" in said(found, "reg pictures"), "4 pictures x 10 repeats, the first by name"
+    assert "also on those of the reg pictures" in said(found, "caption_prefix")
+    assert "one learning rate" in said(found, "text_encoder_lr")
+    assert "never" in said(found, "shuffle_caption")
+    assert said(found, "min_snr_gamma")
+    assert "32 bits" in said(found, "optimizer_type")
+    assert "on 'dog' alone" in said(found, "class_tokens")
+
+
+def test_a_batch_file(tmp_path: Path) -> None:
+    found, project = imported(tmp_path, "run.bat")
+    assert project.base.model == r"E:\models\nai.safetensors"
+    assert (project.training.epochs, project.training.batch, project.training.adapter.alpha) == (3, 1, 1.0)
+    assert any(each.theirs == "network_alpha (its default)" for each in found.carried)
+    assert "no reg pictures there" in said(found, "reg_data_dir")
+
+
+def test_a_dataset_config_alone_keeps_tenutos_own_training(tmp_path: Path) -> None:
+    found, project = imported(tmp_path, "dataset.toml")
+    assert project.training.optimizer.lr == 1e-4
+    assert project.training.steps is None
+    assert project.training.batch == 2
+    assert project.data.buckets.area == 768 * 768
+    assert project.concepts[0].repeats == 10
+    assert (project.data.variation.shuffle, project.data.variation.keep_tokens) == (True, 1)
+    assert [Path(own.path) for own in project.prior.folders] == [tmp_path / "reg" / "1_dog"]
+    assert "--args" in said(found, "training options")
+
+
+@pytest.mark.parametrize("extra", ["--network_dim 8 --learning_rate=3e-4 --max_train_steps 10", "options.toml"])
+def test_more_options_beside_a_dataset_config(extra: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_all(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    _, project = imported(tmp_path, "dataset.toml", extra=extra)
+    assert project.training.adapter.rank == 8
+    assert project.training.optimizer.lr == (3e-4 if extra.startswith("--") else 2e-4)
+    assert len(project.concepts) == 1
+
+
+def test_an_option_file(tmp_path: Path) -> None:
+    found, project = imported(tmp_path, "options.toml")
+    assert project.training.adapter.alpha is None, "0 means the rank"
+    assert project.training.adapter.parts == ("attention", "feed_forward", "convolution")
+    assert project.training.clip_norm == 1e9, "0 is off"
+    assert "one rank" in said(found, "conv_dim")
+    assert "there were no reg pictures" in said(found, "prior_loss_weight")
+    assert project.prior.ratio == 1
+
+
+def test_folders(tmp_path: Path) -> None:
+    write_all(tmp_path)
+    for name in ("concepts_list.json", "db_config.json"):
+        (tmp_path / name).unlink()
+    for place, images in ((tmp_path, DOG), (tmp_path / "train", "10_sks dog")):
+        found = import_project(place, place)
+        assert found.project["concepts"][0]["images"] == images
+        assert found.project["concepts"][0]["repeats"] == 10
+    with pytest.raises(TenutoError, match=r"folder above, .*train"):
+        import_project(tmp_path / "train" / "10_sks dog", tmp_path, system="sd-scripts")
+    with pytest.raises(TenutoError, match="did you mean"):
+        import_project(tmp_path / "run.sh", tmp_path, extra="--train_data_dir .")
+
+
+def test_kohya_ss(tmp_path: Path) -> None:
+    found, project = imported(tmp_path, "kohya.json")
+    assert project.training.epochs == 5
+    assert project.regularizers["prior_preservation"].weight == 0, "as written"
+    assert "dropped zeros: it trained with 1" in said(found, "prior_loss_weight")
+    assert "dropped zeros: it trained with 1" in said(found, "max_grad_norm")
+    assert project.training.adapter.parts == ("attention", "feed_forward"), "a text rate of 0 trains the U-Net alone"
+    assert "did nothing under Standard" in said(found, "conv_dim")
+    assert "the kind of noise was Multires" in said(found, "noise_offset")
+    assert project.data.variation.tag_dropout == 0.1, "from additional_parameters"
+    assert "by noise" in said(found, "zero_terminal_snr")
+    assert project.training.learning_rate.warmup == 10, "10 percent of 5 epochs of 20 updates"
+    assert "doubled" in said(found, "epoch")
+    assert project.training.precision == "bf16"
+    assert project.base.clip_skip == 2
+    assert not project.data.buckets.upscale
+    assert "s3cret" not in json.dumps([vars(each) for each in found.left])
+
+
+def test_kohya_ss_of_another_tab_or_family(tmp_path: Path) -> None:
+    for changes, says in (({"flux1_checkbox": True}, "flux1"), ({"full_path": True}, "fine-tune tab")):
+        (tmp_path / "a.json").write_text(json.dumps(KOHYA_SS | changes))
+        with pytest.raises(TenutoError, match=says):
+            import_project(tmp_path / "a.json", tmp_path)
+    dreambooth = {name: value for name, value in KOHYA_SS.items() if name not in ("LoRA_type", "network_dim")}
+    (tmp_path / "a.json").write_text(json.dumps(dreambooth | {"train_data_dir": ""}))
+    found = import_project(tmp_path / "a.json", tmp_path)
+    assert "whole checkpoint" in said(found, "LoRA_type")
+    assert found.project["training"]["optimizer"]["lr"] == 1e-4
+
+
+def test_derrian(tmp_path: Path) -> None:
+    found, project = imported(tmp_path, "derrian.toml")
+    assert project.name == "dog-v1", "the placeholder is filled in"
+    assert (project.training.epochs, project.training.batch, project.seed) == (10, 2, 23)
+    assert (project.training.adapter.rank, project.training.adapter.alpha) == (32, 16)
+    assert project.training.optimizer.weight_decay == 0.1
+    assert project.training.learning_rate.warmup == 10, "5 percent of 10 epochs of 20 updates"
+    assert "empty text" in said(found, "class_tokens")
+    assert "first pass" in said(found, "num_repeats")
+    assert "longer than asked" in said(found, "warmup_ratio")
+
+
+def test_derrian_oddities(tmp_path: Path) -> None:
+    write_all(tmp_path)
+    file = tmp_path / "odd.toml"
+    file.write_text(DERRIAN.replace('"train/10_sks dog"', r'"D:\pictures\10_sks dog"').replace("is_reg = true\n", ""))
+    found = import_project(file, tmp_path)
+    assert "backslashes" in said(found, "the file")
+    own = found.project["concepts"][0]
+    assert (own["name"], own["trigger"], own["images"]) == ("sks dog", "sks", r"D:\pictures\10_sks dog")
+    pictures(tmp_path / "reg_dogs", 2, "dog")
+    file.write_text(DERRIAN.replace("reg/1_dog", "reg_dogs").replace("is_reg = true\n", ""))
+    assert "looks like a reg folder" in said(import_project(file, tmp_path), "image_dir")
+    file.write_text(DERRIAN.replace('train_mode = "lora"', 'train_mode = "textual_inversion"'))
+    with pytest.raises(TenutoError, match="textual_inversion"):
+        import_project(file, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["concepts_list.json", "db_config.json"])
+def test_d8(name: str, tmp_path: Path) -> None:
+    found, project = imported(tmp_path, name)
+    own = project.concepts[0]
+    assert own.prior is not None
+    assert (own.prior.per_image, own.prior.prompts) == (50, "match")
+    assert (project.prior.sampler.guidance, project.prior.sampler.steps) == (7.5, 40)
+    assert project.prior.sampler.negative == "blurry"
+    method = project.regularizers["prior_preservation"]
+    assert (method.weight, method.schedule.shape) == (0.75, "linear")
+    assert (method.schedule.until_epoch, method.schedule.minimum) == (60, 0.2)
+    assert "reached the loss" in said(found, "prior_loss_weight")
+    assert (project.training.epochs, project.training.adapter.rank, project.training.optimizer.lr) == (50, 16, 1e-4)
+    assert project.training.learning_rate.warmup == 20
+    assert project.prior.folders == (), "of unknown origin, so made anew"
+    assert "60 pictures" in said(found, "class_data_dir")
+    assert "left out" in said(found, "concept 2")
+    assert (project.data.variation.shuffle, project.data.variation.keep_tokens) == (True, 1)
+
+
+def test_d8_prompts_without_tokens(tmp_path: Path) -> None:
+    pictures(tmp_path / "pants", 2)
+    concept = {"instance_data_dir": "pants", "instance_prompt": "a man wearing bossdyn pants",
+               "class_prompt": "a man wearing pants", "num_class_images": 7}  # fmt: skip
+    (tmp_path / "c.json").write_text(json.dumps([concept]))
+    found = import_project(tmp_path / "c.json", tmp_path)
+    own = found.project["concepts"][0]
+    assert (own["trigger"], own["class_word"]) == ("bossdyn", "pants")
+    assert own["prior"] == {"per_image": 4, "prompts": "match"}
+    assert [(each.folder, each.caption) for each in found.uncaptioned] == [
+        (tmp_path / "pants", "a man wearing bossdyn pants")
+    ]
+    (tmp_path / "c.json").write_text(json.dumps([{"instance_data_dir": ""}, 5]))
+    with pytest.raises(TenutoError, match="none of its 2 concepts"):
+        import_project(tmp_path / "c.json", tmp_path, system="d8")
+
+
+def test_diffusers(tmp_path: Path) -> None:
+    found, project = imported(tmp_path, "diffusers.sh")
+    assert project.prior.per_image == 50, "200 class images over 4 pictures"
+    assert project.regularizers["prior_preservation"].weight == 0.8
+    assert project.training.adapter.parts == ("attention",)
+    assert (project.training.adapter.rank, project.training.batch, project.training.micro_batch) == (8, 2, 1)
+    assert project.training.epochs == 150, "an epoch there was 200 rows, here it is 4"
+    assert project.training.sample_prompts == ("a sks dog in a bucket",)
+    assert "every picture" in said(found, "instance_prompt")
+
+
+@pytest.mark.parametrize(
+    ("option", "theirs", "says"),
+    [
+        ("--caption_extension=.caption", "caption_extension", ".txt files, which were never read"),
+        ("--network_module=my.own.module", "network_module", "never imported"),
+        ("--optimizer_type=my.Optimizer", "optimizer_type", "never imported"),
+        ("--lr_scheduler_type=my.Scheduler", "lr_scheduler_type", "never imported"),
+        ("--optimizer_type=Prodigy --learning_rate=1", "learning_rate", "1e-4 stands"),
+        ("--lr_warmup_steps=10 --lr_scheduler=constant", "lr_warmup_steps", "did nothing"),
+        ("--vae=owner/vae", "vae", "not on this machine"),
+        ("--vae=/models/vae.pt", "vae", "pickle"),
+        ("--network_dropout=0.1", "network_dropout", "regularizes the adapter"),
+        ("--noise_offset=0.05", "noise_offset", "regularizes by noise"),
+        ("--ip_noise_gamma=0.1", "ip_noise_gamma", "input_perturbation"),
+        ("--scale_weight_norms=1", "scale_weight_norms", "max_norm"),
+        ("--debiased_estimation_loss", "debiased_estimation_loss", "weighs the loss"),
+        ("--caption_dropout_every_n_epochs=2", "caption_dropout_every_n_epochs", "no such setting"),
+        ("--network_args algo=loha conv_dim=4 --network_module=lycoris.kohya", "network_module", "plain LoRA"),
+        ("--max_grad_norm=0", "max_grad_norm", "never reached"),
+        ("--mixed_precision=fp16", "mixed_precision", "bf16"),
+        ("--frobnicate=3", "frobnicate", "unknown"),
+    ],
+)
+def test_what_is_not_carried_is_said(option: str, theirs: str, says: str, tmp_path: Path) -> None:
+    write_all(tmp_path)
+    (tmp_path / "a.sh").write_text(
+        "accelerate launch train_network.py --train_data_dir=train --network_dim=4 --caption_extension=.txt " + option
+    )
+    found = import_project(tmp_path / "a.sh", tmp_path)
+    assert says in said(found, theirs)
+
+
+def test_a_warm_up_of_one_step_is_not_the_whole_run(tmp_path: Path) -> None:
+    write_all(tmp_path)
+    for value, updates in (("1", 1), ("0.5", 50)):
+        text = (
+            f"train_network.py --train_data_dir=train --network_dim=4 --max_train_steps=100 --lr_warmup_steps={value}"
+        )
+        (tmp_path / "a.sh").write_text(text + " --lr_scheduler=cosine")
+        found = import_project(tmp_path / "a.sh", tmp_path)
+        assert found.project["training"]["learning_rate"]["warmup"] == updates
+
+
+def test_steps_between_saves_are_halved_with_reg(tmp_path: Path) -> None:
+    write_all(tmp_path)
+    for reg, updates in (("", 100), (" --reg_data_dir=reg", 50)):
+        text = "train_network.py --train_data_dir=train --network_dim=4 --save_every_n_steps=100" + reg
+        (tmp_path / "a.sh").write_text(text)
+        assert import_project(tmp_path / "a.sh", tmp_path).project["training"]["save_every"] == updates
+
+
+def test_a_method_of_the_catalogue_is_carried_beside_the_prior(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class MaxNorm(Regularizer):
+        limit: float = 1.0
+
+    monkeypatch.setitem(REGULARIZERS, "max_norm", MaxNorm)
+    write_all(tmp_path)
+    (tmp_path / "a.sh").write_text("train_network.py --train_data_dir=train --network_dim=4 --scale_weight_norms=2")
+    found = import_project(tmp_path / "a.sh", tmp_path)
+    assert found.project["regularizers"] == {"max_norm": {"limit": 2.0}, "prior_preservation": {}}
+    (tmp_path / "p.toml").write_text(found.to_toml())
+    assert set(load_project(tmp_path / "p.toml").regularizers) == {"max_norm", "prior_preservation"}
+
+
+def test_several_folders(tmp_path: Path) -> None:
+    """One class of words is one concept; its further folders join it; reg goes to the concept of its class word."""
+    for name, caption in (("5_sks dog", "sks dog"), ("2_sks dog close", None), ("3_ohwx cat", "ohwx cat")):
+        pictures(tmp_path / "train" / name, 2, caption)
+    (tmp_path / "train" / "2_sks dog close").rename(tmp_path / "train" / "2_sks dog")
+    pictures(tmp_path / "train" / "0_old", 2)
+    pictures(tmp_path / "reg" / "1_dog", 3, "a dog")
+    pictures(tmp_path / "reg" / "1_cat", 3, "ohwx cat")
+    found = import_project(tmp_path, tmp_path)
+    project = found.project
+    assert [(own["name"], own["trigger"], own["class_word"]) for own in project["concepts"]] == [
+        ("sks dog", "sks", "dog"), ("ohwx cat", "ohwx", "cat"),
+    ]  # fmt: skip
+    instance, *reg = project["prior"]["folders"]
+    assert instance == {"path": "train/5_sks dog", "use": "instance", "concept": "sks dog", "repeats": 5,
+                        "caption": "sks dog"}  # fmt: skip
+    assert project["concepts"][0]["images"] == "train/2_sks dog"
+    assert [own["concept"] for own in reg] == ["ohwx cat", "sks dog"]
+    assert "hold the trigger" in said(found, "reg captions")
+    assert "0 repeats" in said(found, "train_data_dir")
+
+
+def test_a_folder_that_is_both(tmp_path: Path) -> None:
+    pictures(tmp_path / "a", 1, "x")
+    subsets = '[[datasets.subsets]]\nimage_dir = "a"\n[[datasets.subsets]]\nimage_dir = "a"\nis_reg = true\n'
+    (tmp_path / "d.toml").write_text("[[datasets]]\n" + subsets)
+    with pytest.raises(TenutoError, match="take one out"):
+        import_project(tmp_path / "d.toml", tmp_path)
+
+
+def test_variables_that_are_set_elsewhere(tmp_path: Path) -> None:
+    (tmp_path / "a.sh").write_text("accelerate launch train_network.py --train_data_dir=$DATA --network_dim=4 --seed 0")
+    found = import_project(tmp_path / "a.sh", tmp_path)
+    assert "does not set" in said(found, "train_data_dir")
+    assert found.project["seed"] == 0
+
+
+def test_settings_that_cannot_be_read_are_said(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text(
+        json.dumps(KOHYA_SS | {"network_dim": "many", "keep_tokens": -1, "clip_skip": "x"})
+    )
+    found = import_project(tmp_path / "a.json", tmp_path)
+    assert "no number" in said(found, "network_dim")
+    assert "below 0" in said(found, "keep_tokens")
+    assert "clip_skip" not in found.project["base"]
+
+
+def test_absolute_and_relative_paths(tmp_path: Path) -> None:
+    write_all(tmp_path)
+    inner = tmp_path / "projects"
+    inner.mkdir()
+    found = import_project(tmp_path / "dataset.toml", inner)
+    assert found.project["concepts"][0]["images"] == "../" + DOG
+    (tmp_path / "dataset.toml").write_text(
+        f"[[datasets]]\n[[datasets.subsets]]\nimage_dir = {json.dumps(str(tmp_path / DOG))}\n"
+    )
+    assert import_project(tmp_path / "dataset.toml", inner).project["concepts"][0]["images"] == str(tmp_path / DOG)
+
+
+def call(*words: str) -> tuple[int, str, str]:
+    result = CliRunner().invoke(app, list(words))
+    return result.exit_code, result.stdout, result.stderr
+
+
+def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_all(tmp_path)
+    for path in (tmp_path / DOG).glob("00[12].txt"):
+        path.unlink()
+    monkeypatch.chdir(tmp_path)
+    status, out, errors = call("import", "diffusers.sh", "-o", "p.toml", "--write-captions", "--json")
+    assert status == 0, errors
+    told = json.loads(out)
+    assert told["system"] == "diffusers"
+    assert told["captions_written"] == 2, "what was there is left alone"
+    assert (tmp_path / DOG / "001.txt").read_text() == "a photo of sks dog\n"
+    assert (tmp_path / DOG / "000.txt").read_text() == "sks dog, park 0"
+    load_project(Path("p.toml"))
+    status, out, errors = call("import", "run.sh", "-o", "p.toml")
+    assert (status, len(errors.splitlines())) == (1, 1)
+    assert "--force" in errors
+    assert call("import", "run.sh", "-o", "p.toml", "--force", "--args", "--network_dim=2")[0] == 0
+    assert load_project(Path("p.toml")).training.adapter.rank == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("a.json", b"{", "not readable as JSON"),
+        ("a.json", b"[" * 100_000, "nested too deeply"),
+        ("a.json", b'{"LoRA_type": "\\ud800"}', "no text"),
+        ("a.toml", b"= 1", "not readable as TOML"),
+        ("a.sh", b"echo hello", "not recognised"),
+        ("a.sh", b"\xff\xfe\x00", "not UTF-8"),
+        ("a.safetensors", b"", "holds weights"),
+        ("a.txt", b"a" * (5 << 20), "hardly a config"),
+        ("a.sh", b"accelerate launch flux_train_network.py --network_dim 4", "cannot train yet"),
+        ("a.sh", b"python train_db.py --max_train_steps 4", "whole checkpoint"),
+        ("a.sh", b"python train_network.py --seed 1\npython train_network.py --seed 2", "2 training commands"),
+        ("nothing.toml", None, "no such file"),
+    ],
+)
+def test_what_is_no_config_is_one_line(name: str, content: bytes | None, says: str, tmp_path: Path) -> None:
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(TenutoError, match=says) as error:
+        import_project(tmp_path / name, tmp_path)
+    assert name in str(error.value) or "train" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_unknown_system(tmp_path: Path) -> None:
+    with pytest.raises(TenutoError, match="derrian"):
+        import_project(write_all(tmp_path)["run.sh"], tmp_path, system="onetrainer")
+    assert set(SYSTEMS) == {"sd-scripts", "kohya_ss", "derrian", "d8", "diffusers"}

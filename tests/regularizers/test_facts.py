@@ -1,0 +1,496 @@
+"""What METHODS.md section 5 says must hold exactly, method by method (the numbers are the facts')."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from tenuto.adapters.adapter import Adapter, AdapterSettings
+from tenuto.families.base import Base
+from tenuto.families.process import from_alphas
+from tenuto.regularizers.adapter_dropout import AdapterDropout
+from tenuto.regularizers.base import Place, Regularizer
+from tenuto.regularizers.blank_preservation import BlankPreservation
+from tenuto.regularizers.cached_prior import CachedPrior
+from tenuto.regularizers.caption_dropout import CaptionDropout
+from tenuto.regularizers.direct_consistency import DirectConsistency
+from tenuto.regularizers.draft import KEPT, Draft
+from tenuto.regularizers.drift_controller import DriftController
+from tenuto.regularizers.ema_average import EmaAverage
+from tenuto.regularizers.gram_penalty import GramPenalty
+from tenuto.regularizers.input_perturbation import InputPerturbation
+from tenuto.regularizers.l2_to_base import L2ToBase
+from tenuto.regularizers.masked_prior import MaskedPrior
+from tenuto.regularizers.max_norm import MaxNorm
+from tenuto.regularizers.multires_noise import MultiresNoise
+from tenuto.regularizers.noise_offset import NoiseOffset
+from tenuto.regularizers.normal import Distilled
+from tenuto.regularizers.output_preservation import OutputPreservation
+from tenuto.regularizers.overdriven_prior import OverdrivenPrior
+from tenuto.regularizers.prior_prediction import PriorPrediction
+from tenuto.regularizers.prior_preservation import PriorPreservation
+from tenuto.regularizers.product import squared_norm
+from tenuto.regularizers.snr_weight import SnrWeight
+from tenuto.regularizers.timestep_weight import TimestepWeight
+from tenuto.regularizers.timestep_window import TimestepWindow
+from tenuto.regularizers.trigger_contrast import TriggerContrast
+from tenuto.training.listening import places_of
+from tenuto.training.loop import Run
+from tenuto.training.objective import objective
+from tests.regularizers.cases import masked, with_states
+from tests.steps import EVEN, PROCESS, WIDE, hand_step, make_run, things
+
+
+def constant(*values: float) -> Tensor:
+    return torch.tensor(values).view(-1, 1, 1, 1).expand(-1, 1, 2, 2).clone()
+
+
+def moved(run: Run, by: float = 0.01) -> Run:
+    """The run with an adapter that does something."""
+    with torch.no_grad():
+        for parameter in run.adapter.parameters():
+            parameter.add_(by)
+    return run
+
+
+def draft_of(run: Run, role: str = "instance") -> Draft:
+    return next(run.draft(row) for row in next(run.remaining()) if row.role == role)
+
+
+# -- exact zeros ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        PriorPrediction(normalised=True),
+        OutputPreservation(),
+        TriggerContrast(share=1.0),
+        BlankPreservation(share=1.0),
+        MaskedPrior(),
+    ],
+    ids=lambda method: type(method).__name__,
+)
+def test_distillation_is_exactly_zero_at_a_zero_adapter(method: Distilled, tiny_base: Base, tmp_path: Path) -> None:
+    """1: the loss, and its gradients."""
+    items = [thing for thing in masked() if thing.mask is not None]
+    run = make_run(tiny_base, tmp_path, {"m": method}, items=items, prior=things(4, "prior", WIDE))
+    rows = next(run.remaining())  # of two sizes: exactly zero asks for equal batches
+    assert run.learn(rows)["m"] == 0.0
+    run.optimizer.zero_grad(set_to_none=True)
+    own = [run.draft(row) for row in rows if row.role == method.measure()[0]]
+    term = method.loss(run.make_step(own, torch.ones(len(own))), run.memories["m"])
+    assert term is not None
+    term.sum().backward()
+    assert all(p.grad is None or not p.grad.any() for p in run.adapter.parameters())
+
+
+def test_l2_is_zero_with_zero_gradient_at_a_zero_adapter(tiny_base: Base) -> None:
+    """4."""
+    adapter = Adapter.attach(tiny_base, AdapterSettings(rank=4))
+    penalty = L2ToBase(weight=1.0).penalty(adapter, {}, 0.0)
+    assert penalty is not None
+    penalty.backward()
+    assert float(penalty) == 0.0
+    assert all(p.grad is not None and not p.grad.any() for p in adapter.parameters())
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_masks_that_are_all_black_or_all_white_are_finite(value: float, tiny_base: Base, tmp_path: Path) -> None:
+    """6."""
+    items = [replace(thing, mask=torch.full((1, 8, 8), value)) for thing in things(6)]
+    run = moved(make_run(tiny_base, tmp_path, {"m": MaskedPrior()}, items=items))
+    terms = run.learn(next(run.remaining()))
+    assert (terms["m"] if value else terms["instance"]) == 0.0
+    assert all(math.isfinite(term) for term in terms.values())
+
+
+def test_the_instance_term_counts_within_the_mask() -> None:
+    mask = torch.zeros(1, 1, 2, 2)
+    mask[..., 0] = 1
+    answer = constant(0.0)
+    answer[..., 0] = 3.0
+    step = hand_step(answer, answer, constant(0.0), ("instance",), mask=mask)
+    assert float(objective(step, {})["instance"]) == pytest.approx(9.0)
+
+
+# -- direct consistency ---------------------------------------------------------------------------------------------
+
+
+def test_direct_consistency_is_log_two_at_the_base_and_lets_go() -> None:
+    """13: dL/dD = beta sigmoid(beta D)."""
+    method = DirectConsistency(beta=1000.0)
+
+    def slope(gain: float) -> tuple[float, float]:
+        error = torch.tensor(1.0, dtype=torch.float64).sqrt()
+        answers = (constant(1.0).double() * (error.square() + gain).sqrt()).requires_grad_()
+        step = hand_step(answers, constant(1.0), constant(0.0), ("instance",))
+        value = objective(step, {"m": method})["instance"]
+        value.backward()  # type: ignore[no-untyped-call]
+        assert answers.grad is not None
+        # d(error)/d(answers) = 2 answers / 4 each; the sum over places divides out to d value / d error
+        return float(value.detach()), float((answers.grad / (2 * answers.detach() / 4)).mean())
+
+    assert slope(0.0) == pytest.approx((math.log(2), 500.0), rel=1e-3)
+    assert slope(-0.02)[1] < 1e-4
+    assert slope(0.02)[1] == pytest.approx(1000.0, rel=1e-3)
+
+
+# -- sizes of updates -----------------------------------------------------------------------------------------------
+
+
+def factors() -> tuple[Tensor, Tensor, float]:
+    torch.manual_seed(0)
+    return torch.randn(4, 30), torch.randn(20, 4), 0.7
+
+
+def test_the_size_of_a_product_without_building_it() -> None:
+    """15, 18 and 21."""
+    a, b, s = factors()
+    torch.testing.assert_close(squared_norm(a, b, s), (s * b @ a).square().sum(), rtol=1e-6, atol=0)
+    torch.testing.assert_close(squared_norm(3 * a, b / 3, s), squared_norm(a, b, s), rtol=1e-5, atol=0)
+    a, b = a.double().requires_grad_(), b.double().requires_grad_()
+    squared_norm(a, b, s).backward()  # type: ignore[no-untyped-call]
+    torch.testing.assert_close(b.grad, (2 * s * s * b @ (a @ a.T)).detach())
+    torch.testing.assert_close(a.grad, (2 * s * s * (b.T @ b) @ a).detach())
+
+
+def test_max_norm_keeps_the_direction_and_leaves_what_is_small(tiny_base: Base, tmp_path: Path) -> None:
+    """19."""
+    run = make_run(tiny_base, tmp_path, {"m": MaxNorm(limit=0.5)})
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for number, (_, a, b, _) in enumerate(run.adapter.factors()):
+            a.copy_(torch.randn_like(a))
+            b.copy_(torch.randn_like(b) * (1e-3 if number % 2 else 1.0))
+    before = [(a.clone(), b.clone(), s) for _, a, b, s in run.adapter.factors()]
+    run.begin()
+    method, done = run.regularizers["m"], run_done(run)
+    memory = method.after_update(run.adapter, run.memories["m"], done)
+    for number, ((a0, b0, s), (_, a, b, _)) in enumerate(zip(before, run.adapter.factors(), strict=True)):
+        old, new = s * b0 @ a0, s * b @ a
+        if number % 2:
+            assert torch.equal(a, a0)
+            assert torch.equal(b, b0)
+        else:
+            assert float(new.norm()) <= 0.5 * (1 + 1e-5)
+            torch.testing.assert_close(new / new.norm(), old / old.norm(), rtol=1e-4, atol=1e-6)
+    assert method.notes(memory)["limited"] == pytest.approx(0.5, abs=0.1)
+
+
+def run_done(run: Run, **more: Any) -> Any:
+    from tenuto.regularizers.base import Done
+
+    given = {"update": 1, "epoch": 0.0, "terms": {}, "lr": 1e-3, "seed": 0, "probe": run.probe, "warn": print}
+    return Done(**(given | more))
+
+
+def test_the_gram_penalty_is_the_change_of_the_outputs_on_the_inputs_it_saw() -> None:
+    """16, and 17: with C = 1 it is L2."""
+    a, b, s = factors()
+    inputs, ones = torch.randn(50, 30), torch.ones(30)
+    changed = (s * inputs @ (b @ a).T).square().sum(dim=1).mean()
+    torch.testing.assert_close(GramPenalty(rho=0.0).moved(a, b, s, inputs, ones), changed, rtol=1e-5, atol=0)
+    torch.testing.assert_close(GramPenalty(rho=1.0).moved(a, b, s, inputs, ones), squared_norm(a, b, s))
+
+
+def test_the_inputs_of_a_convolution_are_what_its_weights_multiply() -> None:
+    layer, x = torch.nn.Conv2d(3, 5, 3, stride=2, padding=1, bias=False), torch.randn(2, 3, 8, 8)
+    answer = places_of(layer, x) @ layer.weight.flatten(1).T
+    torch.testing.assert_close(answer, layer(x).flatten(2).transpose(1, 2), rtol=1e-5, atol=1e-5)
+
+
+def test_the_gram_penalty_knows_every_layer_of_the_denoiser(tiny_base: Base, tmp_path: Path) -> None:
+    parts = ("attention", "feed_forward", "convolution", "text_encoder")
+    run = make_run(tiny_base, tmp_path, {"g": GramPenalty()}, parts=parts)
+    run.begin()
+    known = {name.partition("/")[0] for name in run.memories["g"]}
+    assert known == {name for name in run.adapter.layers() if name.startswith("lora_unet")}
+    a_layer = next(name for name in run.memories["g"] if name.endswith("/inputs"))
+    assert run.memories["g"][a_layer].shape[0] == 64
+    assert run.learn(next(run.remaining()))["g"] == 0.0
+
+
+# -- averages and dropout -------------------------------------------------------------------------------------------
+
+
+def test_the_file_holds_the_average_and_the_training_goes_on_as_it_was(tiny_base: Base, tmp_path: Path) -> None:
+    run = make_run(tiny_base, tmp_path, {"m": EmaAverage(decay=0.5)})
+    run.begin()
+    start = run.adapter.state()
+    moved(run, 1.0)
+    run.memories["m"] = run.regularizers["m"].after_update(run.adapter, run.memories["m"], run_done(run, update=100))
+    trained = run.adapter.state()
+    with run.as_shipped():
+        for name, value in run.adapter.state().items():
+            torch.testing.assert_close(value, start[name] + 0.5)
+    assert all(torch.equal(value, trained[name]) for name, value in run.adapter.state().items())
+
+
+@pytest.mark.parametrize("what", ["rank", "neuron", "module"])
+def test_adapter_dropout_is_the_same_when_a_forward_is_made_again(what: Any, tiny_base: Base, tmp_path: Path) -> None:
+    def gradients(on: bool) -> list[Tensor]:
+        methods = {"m": AdapterDropout(weight=0.4, what=what)}
+        run = moved(make_run(tiny_base, tmp_path, methods, parts=("attention", "convolution")))
+        tiny_base.checkpointing(on)
+        run.learn(next(run.remaining()))
+        tiny_base.checkpointing(False)
+        found = [p.grad.clone() for p in run.adapter.parameters() if p.grad is not None]
+        run.adapter.detach()
+        return found
+
+    plain, again = gradients(False), gradients(True)
+    assert any((g == 0).any() for g in plain)
+    for one, other in zip(plain, again, strict=True):
+        torch.testing.assert_close(other, one, rtol=1e-5, atol=1e-7)
+
+
+# -- weights over t -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("window", [(0.0, 1.0), (0.2, 0.6)])
+def test_timestep_weights_have_mean_one_over_the_timesteps_drawn(window: tuple[float, float]) -> None:
+    """31."""
+    chances = TimestepWindow(low=window[0], high=window[1]).timesteps(EVEN, "instance")
+    count = 1000
+    nothing = torch.zeros(count, 1, 1, 1)
+    step = hand_step(nothing, nothing, nothing, ("instance",) * count, chances={"instance": chances, "prior": EVEN})
+    method = TimestepWeight(weight=0.8, power=2.0)
+    for weighed in (method.weigh(step, torch.ones(count)), method.weigh_held(step, torch.ones(count))):
+        assert float((weighed * chances).sum()) == pytest.approx(1.0, rel=1e-4)
+    assert method.weigh(step, torch.ones(count)).diff().max() <= 0
+    assert method.weigh_held(step, torch.ones(count)).diff().min() >= 0
+
+
+def test_timesteps_fall_into_the_window(tiny_base: Base, tmp_path: Path) -> None:
+    run = make_run(tiny_base, tmp_path, {"m": TimestepWindow(low=0.3, high=0.4), "p": PriorPreservation()}, steps=12)
+    drafts = [run.draft(row) for rows in run.remaining() for row in rows]
+    assert all(300 <= draft.t < 400 for draft in drafts if draft.role == "instance")
+    assert any(not 300 <= draft.t < 400 for draft in drafts if draft.role == "prior")
+
+
+@pytest.mark.parametrize("prediction", ["eps", "v"])
+def test_min_snr(prediction: Any) -> None:
+    """31: min(SNR, gamma) / SNR for eps, / (SNR + 1) for v; only instance rows are weighed."""
+    process = from_alphas(torch.linspace(0.9999, 0.005, 1000), prediction)
+    t = torch.tensor([0, 100, 500, 999])
+    a, s = process.schedule(t)
+    snr = (a / s).square().flatten()
+    wanted = snr.clamp(max=5) / (snr if prediction == "eps" else snr + 1)
+    torch.testing.assert_close(SnrWeight().factor(process, t), wanted, rtol=1e-4, atol=1e-6)
+    if prediction == "eps":
+        debiased = SnrWeight(shape="debiased").factor(process, t)
+        torch.testing.assert_close(debiased[1:], snr[1:].rsqrt(), rtol=1e-4, atol=1e-6)
+        step = hand_step(constant(1, 1), constant(0, 0), constant(0, 0), ("instance", "prior"), t=torch.tensor([0, 1]))
+        assert float(objective(step, {"s": SnrWeight(), "p": PriorPreservation(weight=1.0)})["p"]) == 1.0
+
+
+# -- rows in the making ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "method", [NoiseOffset(), MultiresNoise(), InputPerturbation()], ids=lambda method: type(method).__name__
+)
+def test_extra_noise_never_touches_prior_rows(method: Regularizer, tiny_base: Base, tmp_path: Path) -> None:
+    """32: teacher and student look at one x_t, and the prior's is the base's own."""
+    plain, noisy = (
+        make_run(tiny_base, tmp_path, {"p": PriorPreservation(), **more}) for more in ({}, {"m": method})
+    )  # fmt: skip
+    for role, same in (("instance", False), ("prior", True)):
+        states = [draft_of(run, role).noisy(PROCESS) for run in (plain, noisy)]
+        assert torch.equal(states[0][0], states[1][0]) is same
+    if isinstance(method, InputPerturbation):
+        target = [draft_of(run).noisy(PROCESS)[1] for run in (plain, noisy)]
+        assert torch.equal(*target)
+    else:
+        assert float(draft_of(noisy).noise.std()) == pytest.approx(1.0, abs=0.2)
+
+
+def test_only_prior_rows_lose_their_captions(tiny_base: Base, tmp_path: Path) -> None:
+    run = make_run(tiny_base, tmp_path, {"m": CaptionDropout(weight=0.5), "p": PriorPreservation()}, steps=12)
+    drafts = [run.draft(row) for rows in run.remaining() for row in rows]
+    assert all(draft.caption for draft in drafts if draft.role == "instance")
+    dropped = [not draft.caption for draft in drafts if draft.role == "prior"]
+    assert 0.2 < sum(dropped) / len(dropped) < 0.8
+
+
+def test_a_share_of_the_rows_counts_so_much_the_more(tiny_base: Base, tmp_path: Path) -> None:
+    run = moved(make_run(tiny_base, tmp_path, {"m": OutputPreservation(share=0.25, normalised=False)}, steps=40))
+    run.begin()
+    rows = [run.draft(row) for rows in run.remaining() for row in rows]
+    assert 0.1 < sum(bool(row.marks) for row in rows) / len(rows) < 0.45
+    row = next(row for row in rows if row.marks)
+    term = run.regularizers["m"].loss(run.make_step([row], torch.ones(1)), {})
+    step = run.make_step([row], torch.ones(1))
+    assert float(term) == pytest.approx(4 * float(step.gap((0,), at="class")), rel=1e-5)  # type: ignore[arg-type]
+
+
+def test_rows_without_the_trigger_are_left_out(tiny_base: Base, tmp_path: Path) -> None:
+    items = [replace(thing, class_caption=None) for thing in things(6)]
+    run = moved(make_run(tiny_base, tmp_path, {"m": OutputPreservation()}, items=items))
+    assert "m" not in run.learn(next(run.remaining()))
+
+
+# -- normalised weights ---------------------------------------------------------------------------------------------
+
+
+def test_a_gap_as_large_as_the_prompts_effect_counts_as_much_as_the_instance_term() -> None:
+    method = PriorPrediction(weight=1.0, normalised=True)
+    memory = {"effect": torch.tensor([4.0, 4.0, 9.0, 9.0]), "error": torch.tensor(0.5)}
+    step = hand_step(constant(2, 3), constant(0, 0), constant(0, 0), ("prior", "prior"), t=torch.tensor([0, 1]))
+    assert float(objective(step, {"p": method}, {"p": memory})["p"]) == pytest.approx(0.5 * (1 + 9 / 4) / 2)
+
+
+def test_the_measure_does_not_depend_on_the_adapter_and_is_remembered(tiny_base: Base, tmp_path: Path) -> None:
+    methods = {"a": PriorPrediction(normalised=True), "b": PriorPrediction(normalised=True)}
+    run = make_run(tiny_base, tmp_path, methods)
+    run.begin()
+    asked = run.forwards
+    again = moved(make_run(tiny_base, tmp_path, methods))
+    again.begin()
+    assert torch.equal(run.memories["a"]["effect"], again.memories["b"]["effect"])
+    assert asked == 8 * 4 * 2 + 6 * 4  # prior rows with and without words, and six instance rows once
+
+
+# -- kept states ----------------------------------------------------------------------------------------------------
+
+
+def test_kept_states_are_each_used_once_before_any_twice(tiny_base: Base, tmp_path: Path) -> None:
+    own = with_states()
+    method = CachedPrior(fresh=0.0, blank=0.0)
+    run = make_run(tiny_base, tmp_path, {"m": method}, prior=own)
+    for around in range(2):
+        rows = [run.draft(own[0].row(4 * around + visit)) for visit in range(4)]
+        assert sorted(row.t for row in rows) == [100.0, 300.0, 500.0, 700.0]
+        assert all(KEPT in row.marks for row in rows)
+
+
+def test_shares_of_fresh_and_of_blank_rows(tiny_base: Base, tmp_path: Path) -> None:
+    own = with_states()
+    run = make_run(tiny_base, tmp_path, {"m": CachedPrior(fresh=0.25, blank=0.5)}, prior=own)
+    rows = [run.draft(thing.row(visit)) for thing in own for visit in range(40)]
+    kept = [row for row in rows if KEPT in row.marks]
+    assert len(kept) / len(rows) == pytest.approx(0.75, abs=0.08)
+    assert sum(not row.caption for row in kept) / len(kept) == pytest.approx(0.5, abs=0.1)
+    blank = next(row for row in kept if not row.caption)
+    state = own[[thing.id for thing in own].index(blank.id)].state(int((blank.t - 100) / 200))
+    assert torch.equal(blank.noisy(PROCESS)[0], state.x_t)
+    assert state.blank is not None
+    assert torch.equal(blank.noisy(PROCESS)[1], state.blank)
+
+
+def test_kept_rows_ask_no_teacher_and_fresh_ones_do(tiny_base: Base, tmp_path: Path) -> None:
+    for fresh, teacher in ((0.0, 0), (1.0, 2)):
+        run = make_run(tiny_base, tmp_path, {"m": CachedPrior(fresh=fresh, normalised=False)}, prior=with_states())
+        run.learn(next(run.remaining()))
+        assert run.forwards == 4 * 2 + teacher
+        run.adapter.detach()
+
+
+# -- strengths above 1 ----------------------------------------------------------------------------------------------
+
+
+def test_prior_rows_are_answered_at_higher_strengths_and_the_same_ones_again(tiny_base: Base, tmp_path: Path) -> None:
+    """14: the mean of s^2 over U(1, 2.5) is 3.25; checkpointing changes no gradient."""
+    method = OverdrivenPrior()
+    places = [Place(update, 0.0, 0, frozenset(("prior",))) for update in range(4000)]
+    assert sum(method.strength(place) ** 2 for place in places) / 4000 == pytest.approx(3.25, rel=0.03)
+
+    def gradients(on: bool, own: dict[str, Regularizer]) -> tuple[dict[str, float], list[Tensor]]:
+        run = moved(make_run(tiny_base, tmp_path, {"p": PriorPrediction(), **own}))
+        tiny_base.checkpointing(on)
+        terms = run.learn(next(run.remaining()))
+        tiny_base.checkpointing(False)
+        found = [p.grad.clone() for p in run.adapter.parameters() if p.grad is not None]
+        run.adapter.detach()
+        return terms, found
+
+    plain, driven, again = gradients(False, {}), gradients(False, {"o": method}), gradients(True, {"o": method})
+    assert driven[0]["p"] > 1.1 * plain[0]["p"]
+    assert driven[0]["instance"] == pytest.approx(plain[0]["instance"], rel=1e-5)
+    for one, other in zip(driven[1], again[1], strict=True):
+        torch.testing.assert_close(other, one, rtol=1e-5, atol=1e-7)
+
+
+# -- the drift budget -----------------------------------------------------------------------------------------------
+
+
+def toy(method: DriftController, updates: int, log: float = 0.0, w: float = 0.0, least: float = 0.0) -> Any:
+    """35: inst = (w - 1)^2, drift = w^2, so w = 1 / (1 + lam) at rest; `least` keeps w from falling lower."""
+    history = []
+    for update in range(1, updates + 1):
+        w = max(w - 0.05 * (2 * (w - 1) + 2 * math.exp(log) * w) / (1 + math.exp(log)), least)
+        if not update % method.every:
+            log = method.advance(log, w * w)
+            history.append((log, w * w))
+    return history
+
+
+def test_the_controller_reaches_the_budget_and_stays() -> None:
+    history = toy(DriftController(budget=0.1), 3000)
+    assert all(abs(drift / 0.1 - 1) < 0.05 for _, drift in history[-50:])
+    assert math.exp(history[-1][0]) == pytest.approx(2.16, rel=0.1)
+
+
+def test_a_budget_out_of_reach_rails_and_recovers_without_winding_up() -> None:
+    tight = DriftController(budget=0.1)
+    history = toy(tight, 3000, least=0.5)
+    log, drift = history[-1]
+    assert log == math.log(tight.highest)
+    assert tight.stuck(log, drift)
+    relaxed = DriftController(budget=0.5)
+    later = toy(relaxed, 3000, log=log, w=0.5, least=0.5)
+    assert later[0][0] < log
+    assert not relaxed.stuck(*later[0])
+    assert abs(later[-1][1] / 0.5 - 1) < 0.05
+
+
+def test_above_the_budget_the_weight_rises_and_below_it_falls() -> None:
+    """36: and stays inside its bounds."""
+    method = DriftController(budget=0.1)
+    assert method.advance(0.0, 0.2) > 0 > method.advance(0.0, 0.05)
+    low, high = math.log(method.lowest), math.log(method.highest)
+    for drift in (0.0, 1e-9, 1e9):
+        log = 0.0
+        for _ in range(1000):
+            log = method.advance(log, drift)
+            assert low <= log <= high
+
+
+def test_the_controllers_multiplier_is_in_the_loss_and_in_the_log(tiny_base: Base, tmp_path: Path) -> None:
+    methods: dict[str, Regularizer] = {"l2": L2ToBase(weight=2.0), "c": DriftController()}
+    run = moved(make_run(tiny_base, tmp_path, methods))
+    rows = next(run.remaining())
+    plain = run.learn(rows)["l2"]
+    run.memories["c"] = {**run.memories["c"], "log": torch.tensor(math.log(3.0), dtype=torch.float64)}
+    assert run.learn(rows)["l2"] == pytest.approx(3 * plain)
+    assert run.weights()["l2"] == pytest.approx(6.0)
+    assert run.weights()["c"] == DriftController().weight
+
+
+def test_the_controller_says_when_the_budget_is_out_of_reach(tiny_base: Base, tmp_path: Path) -> None:
+    method = DriftController(budget=1e-9, every=1, warmup=0, highest=1.0)
+    said: list[str] = []
+    run = moved(make_run(tiny_base, tmp_path, {"l2": L2ToBase(), "c": method}), 0.1)
+    run.begin()
+    memory = run.memories["c"]
+    for update in range(1, 13):
+        memory = method.after_update(run.adapter, memory, run_done(run, update=update, warn=said.append))
+    assert len(said) == 1
+    assert "out of reach" in said[0]
+    assert method.notes(memory)["out_of_reach"] == 1.0
+
+
+def test_a_sensor_reading_is_the_ratio_of_sums(tiny_base: Base, tmp_path: Path) -> None:
+    run = make_run(tiny_base, tmp_path, {"c": DriftController(), "l2": L2ToBase()})
+    some: Callable[[int], float] = lambda n: float(run.probe.sensor_moved([n])[0])  # noqa: E731
+    together = run.probe.sensor_moved(range(0, 64, 4))
+    torch.testing.assert_close(together[3], torch.tensor(some(12)), rtol=1e-4, atol=1e-6)
+    assert len(run.probe.sensor_effects()) == 64

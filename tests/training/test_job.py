@@ -1,0 +1,85 @@
+"""Methods that need something from the prior set or from the pictures, through the whole training job."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from safetensors.torch import load_file
+
+from tenuto.project import Project, make_project
+from tenuto.training.journal import Journal
+from tenuto.words import Stopped, TenutoError
+from tenuto.work.prepare import prepare
+from tenuto.work.train import Training, train_all, train_arm
+from tests.steps import SQUARE, equal
+
+
+def project(folder: Path, base: Path, methods: dict[str, Any], **more: Any) -> Project:
+    """Three pictures on the tiny base, a handful of steps."""
+    pictures = folder / "pictures"
+    pictures.mkdir(parents=True, exist_ok=True)
+    for number in range(3):
+        Image.new("RGB", SQUARE, (40 * number, 90, 200)).save(pictures / f"{number}.png")
+        (pictures / f"{number}.txt").write_text(f"zxq, 1girl, smile, {'abc'[number]}")
+    table = {
+        "base": {"model": str(base), "device": "cpu"},
+        "concepts": [{"name": "c", "images": str(pictures), "trigger": "zxq", "class_word": "hat"}],
+        "prior": {"per_image": 2, "sampler": {"steps": 3, "guidance": 3.0}, "store": str(folder / "store")},
+        "training": {"steps": 4, "batch": 2, "watch_every": 0, "save_every": 2, "adapter": {"rank": 2}},
+        "arms": {"plain": False},
+        "regularizers": methods,
+    }
+    return make_project(table | more, "test")
+
+
+BUDGET = {"cached_prior": {"states": 2}, "drift_controller": {"every": 1, "warmup": 0}}
+
+
+def test_a_drift_budget_from_the_prior_set_to_the_log(tiny_folder: Path, tmp_path: Path) -> None:
+    prepared = prepare(project(tmp_path, tiny_folder, BUDGET))
+    asked = {image.prompt for image in prepared.controller.images}
+    assert len(prepared.controller.images) == 16
+    assert asked.isdisjoint(prompt.text for prompt in prepared.prompts)
+    done = train_all(prepared, tmp_path / "run")
+    last = Journal(tmp_path / "run" / "held" / "seed-0" / "log.jsonl").read()[-1]
+    assert last["drift_controller.drift"] > 0
+    assert last["weight.cached_prior"] == pytest.approx(last["drift_controller.multiplier"], rel=0.5)
+    assert done[0].setup_forwards == 6 * 3 * 2 + 16 * 3 * 2
+
+
+def test_it_goes_on_bit_for_bit(tiny_folder: Path, tmp_path: Path) -> None:
+    prepared = prepare(project(tmp_path, tiny_folder, BUDGET))
+    whole = load_file(train_all(prepared, tmp_path / "whole")[0].lora)
+    asked = iter([False, True])
+    with pytest.raises(Stopped):
+        train_all(prepared, tmp_path / "cut", stop=lambda: next(asked, True) if (tmp_path / "cut").exists() else False)
+    assert equal(load_file(train_all(prepared, tmp_path / "cut")[0].lora), whole)
+
+
+@pytest.mark.parametrize(
+    ("methods", "more", "message"),
+    [
+        ({"masked_prior": {}}, {}, r"masked_prior: needs masks.*data\.alpha"),
+        ({"drift_controller": {}}, {}, "no other method has one"),
+        ({"caption_dropout": {}, "l2_to_base": {}}, {}, "no method has any"),
+        ({"cached_prior": {}}, {"captions": "class"}, r"cached_prior: kept states.*prior\.captions"),
+    ],
+)
+def test_what_a_method_cannot_do_without_is_asked_for(
+    methods: dict[str, Any], more: dict[str, Any], message: str, tiny_folder: Path, tmp_path: Path
+) -> None:
+    prior = {"per_image": 1, "sampler": {"steps": 2, "guidance": 3.0}, "store": str(tmp_path / "store"), **more}
+    own = project(tmp_path, tiny_folder, methods, prior=prior)
+    with pytest.raises(TenutoError, match=message):
+        train_all(prepare(own), tmp_path / "run")
+
+
+def test_output_preservation_needs_a_trigger(tiny_folder: Path, tmp_path: Path) -> None:
+    own = project(tmp_path, tiny_folder, {"output_preservation": {}})
+    bare = own.model_copy(update={"concepts": (own.concepts[0].model_copy(update={"trigger": ""}),)})
+    prepared = prepare(bare)
+    with pytest.raises(TenutoError, match="needs a trigger"):
+        train_arm(prepared, Training("held", bare.regularizers, 0, tmp_path / "run"), None, [])  # type: ignore[arg-type]

@@ -1,0 +1,44 @@
+"""Rows from the user's pictures: the caption without the trigger, masks from transparency."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+from tenuto.data.dataset import Item, VariationSettings
+from tenuto.families.base import Base
+from tenuto.training.sources import InstanceSource, Masks
+from tests.steps import SQUARE
+
+
+def item(path: Path, caption: str = "zxq, 1girl") -> Item:
+    return Item("i", path, caption, "c", SQUARE, SQUARE)
+
+
+def source(base: Base, own: Item, variation: VariationSettings) -> InstanceSource:
+    return InstanceSource(
+        own, "zxq", "hat", variation, 0, lambda item, mirrored: torch.zeros(4, 8, 8), base.chunks, Masks(base)
+    )
+
+
+def half_transparent(path: Path) -> Path:
+    image = Image.new("RGBA", SQUARE, (10, 20, 30, 255))
+    image.paste((0, 0, 0, 0), (0, 0, SQUARE.width // 2, SQUARE.height))
+    image.save(path)
+    return path
+
+
+def test_a_row_knows_its_caption_with_the_class_word(tiny_base: Base, tmp_path: Path) -> None:
+    Image.new("RGB", SQUARE).save(tmp_path / "a.png")
+    row = source(tiny_base, item(tmp_path / "a.png"), VariationSettings()).row(0)
+    assert (row.caption, row.class_caption, row.bare_caption) == ("zxq, 1girl", "hat, 1girl", "1girl")
+    assert row.mask is None
+
+
+def test_transparency_is_a_mask_that_mirrors_with_the_picture(tiny_base: Base, tmp_path: Path) -> None:
+    own = source(tiny_base, item(half_transparent(tmp_path / "a.png")), VariationSettings(flip=True))
+    masks = [own.row(visit).mask for visit in range(20)]
+    seen = {tuple(mask[0, 0].tolist()) for mask in masks if mask is not None}
+    assert seen == {(0.0,) * 4 + (1.0,) * 4, (1.0,) * 4 + (0.0,) * 4}
