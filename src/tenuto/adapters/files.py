@@ -258,12 +258,11 @@ def fit(file: LoraFile, modules: Mapping[str, nn.Module]) -> dict[str, Lora]:
         )
     fitted = {}
     for name, inner in names.items():
-        own, shape = weights[inner]
+        (own, shape), lora = weights[inner], file.lora(name)
         try:
-            fitted[own] = file.lora(name).fitted(shape)
+            fitted[own] = lora.fitted(shape)
         except TenutoError as error:
-            told = str(error).removeprefix(f"{file.path}: {name}: ")
-            raise TenutoError(f"{file.path}: {name}: {told}") from error
+            raise TenutoError(f"{file.path}: {name}: {error}") from error
     return fitted
 
 
