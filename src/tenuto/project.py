@@ -76,7 +76,8 @@ class PriorSettings(PromptSettings):
     """
 
     per_image: NonNegativeInt | None = None
-    """Pool size: prior images per instance image. Unset: as many as the run draws, so that each is used once."""
+    """Pool size: prior images per instance image. Unset: as many as the run draws, so that each is used once (or, where
+    every method that uses them reads kept states, so that each of those is)."""
     ratio: NonNegativeFloat = 1.0
     """Prior rows per instance row; any number."""
     sampler: SamplerSettings = SamplerSettings()
@@ -191,6 +192,11 @@ class Project(Settings):
     def states(self) -> int:
         """How many states of every prior image's path are kept: as many as the method that reads most of them."""
         return most_states(self.regularizers)
+
+    def visits(self) -> int:
+        """Uses that a prior image is good for: 1, or its kept states where every method with prior rows reads those."""
+        own = [method for method in self.regularizers.values() if method.active() and method.needs_prior()]
+        return max(1, min((method.needs_states() for method in own), default=1))
 
     def sensor_states(self) -> int:
         """How many controller states are read; 0: none."""

@@ -24,9 +24,15 @@ def open_store(base: Base, folder: Path) -> PriorStore:
     return PriorStore.open(base.hash, folder)
 
 
-@pytest.mark.parametrize("sampler", ["dpmpp_2m", "euler"])
-def test_what_is_kept_is_what_the_base_answers(sampler: str, tiny_base: Base, tmp_path: Path) -> None:
-    """38: cached and online targets agree on the same state within the stored precision."""
+@pytest.mark.parametrize(
+    ("fixture", "sampler"),
+    [("tiny_base", "dpmpp_2m"), ("tiny_base", "euler"), ("tiny_xl_base", "euler_a"), ("tiny_xl_snr_base", "euler")],
+)
+def test_what_is_kept_is_what_the_base_answers(
+    fixture: str, sampler: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    """38: cached and online targets agree on the same state within the stored precision, in every family."""
+    tiny_base: Base = request.getfixturevalue(fixture)
     own = SamplerSettings.model_validate(SAMPLER.model_dump() | {"sampler": sampler, "guidance": 3.0, "steps": 6})
     store = open_store(tiny_base, tmp_path)
     images = build(make_plan(sampler=own), tiny_base, store, states=3)

@@ -29,15 +29,30 @@ def trained(base: Base, folder: Path, own: Mapping[str, Regularizer], **more: An
         run.adapter.detach()
 
 
+KNOWN: dict[str, dict[str, torch.Tensor]] = {}
+"""Trainings that several tests compare with: the same draws on the same weights give the same tensors."""
+
+
+def without(name: str, base: Base, folder: Path) -> dict[str, torch.Tensor]:
+    key = f"without {name}" if run_of(name) else repr(beside(name))
+    if key not in KNOWN:
+        KNOWN[key] = trained(base, folder / "without", beside(name), **run_of(name))
+    return KNOWN[key]
+
+
+def loud(name: str, base: Base, folder: Path) -> dict[str, torch.Tensor]:
+    if name not in KNOWN:
+        KNOWN[name] = trained(base, folder / "loud", methods(name), **run_of(name))
+    return KNOWN[name]
+
+
 def test_weight_zero_is_absence(name: str, tiny_base: Base, tmp_path: Path) -> None:
-    silent = methods(name, weight=0.0)
-    without = trained(tiny_base, tmp_path / "b", beside(name), **run_of(name))
-    assert equal(trained(tiny_base, tmp_path / "a", silent, **run_of(name)), without)
+    silent = trained(tiny_base, tmp_path / "silent", methods(name, weight=0.0), **run_of(name))
+    assert equal(silent, without(name, tiny_base, tmp_path))
 
 
 def test_it_does_something(name: str, tiny_base: Base, tmp_path: Path) -> None:
-    without = trained(tiny_base, tmp_path / "b", beside(name), **run_of(name))
-    assert not equal(trained(tiny_base, tmp_path / "a", methods(name), **run_of(name)), without)
+    assert not equal(loud(name, tiny_base, tmp_path), without(name, tiny_base, tmp_path))
 
 
 def test_gradients_reach_the_adapter_and_nothing_else(name: str, tiny_base: Base, tmp_path: Path) -> None:
@@ -67,8 +82,8 @@ def test_interrupted_equals_uninterrupted(name: str, tiny_base: Base, tmp_path: 
 
 
 def test_micro_batches_add_up(name: str, tiny_base: Base, tmp_path: Path) -> None:
-    whole = trained(tiny_base, tmp_path / "a", methods(name), **run_of(name))
-    cut = trained(tiny_base, tmp_path / "b", methods(name), micro_batch=1, **run_of(name))
+    whole = loud(name, tiny_base, tmp_path)
+    cut = trained(tiny_base, tmp_path / "cut", methods(name), micro_batch=1, **run_of(name))
     for key, value in whole.items():
         torch.testing.assert_close(cut[key], value, rtol=1e-3, atol=2e-5)
 

@@ -322,7 +322,9 @@ def test_only_prior_rows_lose_their_captions(tiny_base: Base, tmp_path: Path) ->
 
 
 def test_a_share_of_the_rows_counts_so_much_the_more(tiny_base: Base, tmp_path: Path) -> None:
-    run = moved(make_run(tiny_base, tmp_path, {"m": OutputPreservation(share=0.25, normalised=False)}, steps=40))
+    run = moved(
+        make_run(tiny_base, tmp_path, {"m": OutputPreservation(weight=1.0, share=0.25, normalised=False)}, steps=40)
+    )
     run.begin()
     rows = [run.draft(row) for rows in run.remaining() for row in rows]
     assert 0.1 < sum(bool(row.marks) for row in rows) / len(rows) < 0.45

@@ -12,8 +12,8 @@ from safetensors.torch import load_file
 from tenuto.project import Project, make_project
 from tenuto.training.journal import Journal
 from tenuto.words import Stopped, TenutoError
-from tenuto.work.prepare import prepare
-from tenuto.work.train import Training, train_all, train_arm
+from tenuto.work.prepare import audited, prepare
+from tenuto.work.train import train_all
 from tests.steps import SQUARE, equal
 
 
@@ -35,7 +35,7 @@ def project(folder: Path, base: Path, methods: dict[str, Any], **more: Any) -> P
     return make_project(table | more, "test")
 
 
-BUDGET = {"cached_prior": {"states": 2}, "drift_controller": {"every": 1, "warmup": 0}}
+BUDGET = {"cached_prior": {"weight": 1.0, "states": 2}, "drift_controller": {"every": 1, "warmup": 0}}
 
 
 def test_a_drift_budget_from_the_prior_set_to_the_log(tiny_folder: Path, tmp_path: Path) -> None:
@@ -48,6 +48,16 @@ def test_a_drift_budget_from_the_prior_set_to_the_log(tiny_folder: Path, tmp_pat
     assert last["drift_controller.drift"] > 0
     assert last["weight.cached_prior"] == pytest.approx(last["drift_controller.multiplier"], rel=0.5)
     assert done[0].setup_forwards == 6 * 3 * 2 + 16 * 3 * 2
+
+
+def test_an_image_with_kept_states_is_good_for_as_many_uses(tiny_folder: Path, tmp_path: Path) -> None:
+    prior = {"sampler": {"steps": 3, "guidance": 3.0}, "store": str(tmp_path / "store")}
+    sizes = []
+    for methods in ({"prior_prediction": {}}, {"cached_prior": {"states": 2}}, {"prior_prediction": {}, **BUDGET}):
+        prepared = prepare(project(tmp_path, tiny_folder, methods, prior=prior))
+        sizes.append(len(prepared.plan.images))
+        assert not [problem for problem in audited(prepared).problems if "times" in str(problem)]
+    assert sizes == [9, 6, 9]  # 8 prior rows over 3 pictures, each image used once or each of its 2 states
 
 
 def test_it_goes_on_bit_for_bit(tiny_folder: Path, tmp_path: Path) -> None:
@@ -81,5 +91,6 @@ def test_output_preservation_needs_a_trigger(tiny_folder: Path, tmp_path: Path) 
     own = project(tmp_path, tiny_folder, {"output_preservation": {}})
     bare = own.model_copy(update={"concepts": (own.concepts[0].model_copy(update={"trigger": ""}),)})
     prepared = prepare(bare)
+    assert any("needs a trigger" in str(problem) for problem in audited(prepared).errors)
     with pytest.raises(TenutoError, match="needs a trigger"):
-        train_arm(prepared, Training("held", bare.regularizers, 0, tmp_path / "run"), None, [])  # type: ignore[arg-type]
+        train_all(prepared, tmp_path / "run")

@@ -34,6 +34,8 @@ class ConceptPlan:
     ratio: float = 1.0
     """Prior rows per instance row, as the run will draw them."""
     captions: RowCaption = "full"
+    visits: int = 1
+    """Uses that a prior image is good for: 1, or the states that are kept of its path."""
 
 
 @dataclass(frozen=True)
@@ -255,7 +257,7 @@ def _prior(
         if line.unused:
             what = f"{line.unused} of {line.pool} prior images are never used ({line.prior_rows:g} prior rows)"
             yield Problem("warning", where, what, "train longer, raise the ratio, or make a smaller pool")
-        if line.uses > 1 and line.uses - 1 > 1e-9:
+        if line.uses - plan.visits > 1e-9:
             what = f"{line.pool} prior images for {line.prior_rows:g} prior rows: each is used {line.uses:.1f} times"
             yield Problem("warning", where, what, "raise prior.per_image if each shall be seen once")
     elif line.pool and not plan.ratio:

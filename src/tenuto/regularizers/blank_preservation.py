@@ -29,8 +29,8 @@ class BlankPreservation(Distilled):
     Avoid  together with dropped instance captions: one teaches what the other un-teaches.
     """
 
-    weight: NonNegativeFloat = 1.0
-    """What a gap as large as the captions' effect counts beside the instance term."""
+    weight: NonNegativeFloat = 0.1
+    """What a gap as large as the captions' effect counts beside the instance term. Not tuned yet: try 0.01 to 1."""
     share: float = Field(default=0.25, gt=0, le=1)
     """Share of the instance rows that it looks at; those count so much the more."""
 

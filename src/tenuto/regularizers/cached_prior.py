@@ -33,8 +33,8 @@ class CachedPrior(Distilled):
            at a ratio of 0.1 to 1: the targets have no noise.
     """
 
-    weight: NonNegativeFloat = 1.0
-    """What a gap as large as the prompt's own effect counts beside the instance term."""
+    weight: NonNegativeFloat = 0.1
+    """What a gap as large as the prompt's own effect counts beside the instance term. Not tuned yet: try 0.01 to 1."""
     states: PositiveInt = 8
     """States that are kept of every prior image's path."""
     fresh: float = Field(default=0.2, ge=0, le=1)

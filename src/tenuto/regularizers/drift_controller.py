@@ -33,7 +33,8 @@ class DriftController(Regularizer):
 
     Paper  our own; relatives are GECO, arXiv:1810.00597, and PID Lagrangians, arXiv:2007.03964.
     Cost   states / (4 every) forwards per update; the states' paths once, kept in the prior store.
-    Avoid  without a method that can hold: it only chooses weights. A budget that cannot be reached is said.
+    Avoid  without a method that can hold: it only chooses weights. A budget that cannot be reached is said. Beside
+           `gram_penalty` its reading flatters: both look at the same states.
     """
 
     weight: NonNegativeFloat = 0.01

@@ -29,8 +29,8 @@ class MaskedPrior(Distilled):
     Avoid  masks that cut the concept: the network still sees what is around it.
     """
 
-    weight: NonNegativeFloat = 1.0
-    """What a gap as large as the captions' effect counts beside the instance term."""
+    weight: NonNegativeFloat = 0.1
+    """What a gap as large as the captions' effect counts beside the instance term. Not tuned yet: try 0.01 to 1."""
 
     def needs_masks(self) -> bool:
         return True

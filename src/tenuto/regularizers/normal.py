@@ -4,7 +4,8 @@
                                      G  the mean of |g|^2 in t's bin, g the prompt's own effect in the base
                                      m  a slow mean of the instance term
 
-A gap as large as the prompt's own effect then counts as much as the instance term. Sums are pooled within a bin and
+At weight 1 a gap as large as the prompt's own effect counts as much as the instance term. That is strong: on pocket it
+is some 60 times a raw mean square, and a drift of a tenth wants a tenth of it or less. Sums are pooled within a bin and
 never averaged as ratios; where g is next to nothing (low noise), G is not let below FLOOR of its mean over the bins.
 G is estimated once, before the first update, on a few of the first rows, and kept in memory.
 """

@@ -27,8 +27,8 @@ class OutputPreservation(Distilled):
     Avoid  styles without a trigger: it would undo the learning. Rows whose caption lacks the trigger are left out.
     """
 
-    weight: NonNegativeFloat = 1.0
-    """What a gap as large as the prompt's own effect counts beside the instance term."""
+    weight: NonNegativeFloat = 0.1
+    """What a gap as large as the prompt's own effect counts beside the instance term. Not tuned yet: try 0.01 to 1."""
     share: float = Field(default=1.0, gt=0, le=1)
     """Share of the instance rows that it looks at; those count so much the more."""
 

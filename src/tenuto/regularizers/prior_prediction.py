@@ -26,7 +26,7 @@ class PriorPrediction(Distilled):
     weight: NonNegativeFloat = 4.0
     """The gap is far smaller than a noise error: exactly 0 at the start. Raw values of 1 to 20 are normal."""
     normalised: bool = False
-    """Whether the gap is measured by the prompt's own effect in the base (see `normal.py`); then 1 is normal."""
+    """Whether the gap is measured by the prompt's own effect in the base (see `normal.py`); then try 0.01 to 1."""
 
     def needs_prior(self) -> bool:
         return True

@@ -20,9 +20,10 @@ from tenuto.regularizers.step import Step
 Methods = Mapping[str, Regularizer]
 Memories = Mapping[str, Memory]
 NOTHING: Memory = {}
+NONE: Memories = {}
 
 
-def objective(step: Step, methods: Methods, memories: Memories = {}) -> dict[str, Tensor]:  # noqa: B006 (never written)
+def objective(step: Step, methods: Methods, memories: Memories = NONE) -> dict[str, Tensor]:
     """Every term of the loss by name, each a scalar: "instance" and one per method that has something to say."""
     terms: dict[str, Tensor] = {}
     rows = step.rows("instance")

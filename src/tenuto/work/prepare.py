@@ -25,6 +25,7 @@ from tenuto.prior.plan import PriorPlan, plan_prior
 from tenuto.prior.prompts import PriorPrompt, derive_prompts, partial_filters
 from tenuto.project import ConceptSettings, Project
 from tenuto.words import TenutoError
+from tenuto.work.needs import lacks
 
 DEFAULT_EPOCHS = 10
 STATES_PER_PATH = 4
@@ -196,7 +197,8 @@ def _prompts(
         repeats = sum(item.repeats for item in items if item.concept == concept.name)
         count = sum(item.concept == concept.name for item in items)
         drawn = length.instance_rows * repeats / length.rows_per_epoch * ratios[concept.name]
-        per_image = ceil(drawn / count) if settings.per_image is None else settings.per_image
+        enough = ceil(drawn / count / project.visits())
+        per_image = enough if settings.per_image is None else settings.per_image
         prompts += derive_prompts(
             items, concept, bank, settings, seed=project.prior.seed, per_image=per_image, others=concepts
         )
@@ -230,8 +232,9 @@ def audited(prepared: Prepared) -> AuditReport:
     """The plan of law 2, and everything that was found."""
     project = prepared.project
     weights = [m.weight for m in project.regularizers.values() if m.active() and m.needs_prior()]
+    visits = project.visits()
     plans = [
-        ConceptPlan(concept, settings.mode_for(concept.kind), prepared.ratios[concept.name], settings.captions)
+        ConceptPlan(concept, settings.mode_for(concept.kind), prepared.ratios[concept.name], settings.captions, visits)
         for concept, own in zip(prepared.concepts, project.concepts, strict=True)
         for settings in [project.prior_of(own)]
     ]
@@ -241,7 +244,7 @@ def audited(prepared: Prepared) -> AuditReport:
     drawable = all(owners & {name, ""} for name, ratio in prepared.ratios.items() if ratio)
     return audit(
         prepared.items,
-        prepared.problems,
+        (*prepared.problems, *lacks(project, prepared.base, prepared.concepts, prepared.items)),
         plans,
         prepared.prompts,
         pool,

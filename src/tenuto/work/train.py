@@ -27,10 +27,11 @@ from tenuto.regularizers.base import Regularizer
 from tenuto.training.journal import with_tensorboard
 from tenuto.training.loop import Run, train
 from tenuto.training.rows import Row, Source
-from tenuto.training.sources import InstanceSource, Latents, MaskOf, Masks, PriorSource, no_mask
+from tenuto.training.sources import InstanceSource, Latents, MaskOf, PriorSource
 from tenuto.training.watch import DriftWatch, ValidationWatch
 from tenuto.words import TenutoError
 from tenuto.work.header import training_header
+from tenuto.work.needs import lacks, masks_of
 from tenuto.work.prepare import Prepared
 from tenuto.work.prior import build_controller, build_prior
 
@@ -66,8 +67,7 @@ def train_arm(
     updates = prepared.updates(prior, ratios, training.seed)
     captions = {image.id: image.caption for image in prepared.plan.images}
     latents = Latents(base, Cache(cache_home() / "latents"), project.data.background)
-    masks = _masks(prepared)
-    refuse(prepared, training.regularizers)
+    masks = masks_of(project, base)
     if project.training.tensorboard:
         listener = with_tensorboard(listener, training.folder / "tensorboard")
     sensed = any(method.active() and method.needs_sensor() for method in training.regularizers.values())
@@ -100,34 +100,10 @@ def train_arm(
         adapter.detach()
 
 
-def refuse(prepared: Prepared, methods: Mapping[str, Regularizer]) -> None:
+def refuse(prepared: Prepared) -> None:
     """What a method cannot do without is asked for before any long work."""
-    active = {name: method for name, method in methods.items() if method.active()}
-    cut = {own.name for own in prepared.project.concepts if prepared.project.prior_of(own).captions != "full"}
-    for name, method in active.items():
-        if method.needs_states() and cut:
-            raise TenutoError(
-                f'regularizers.{name}: kept states belong to whole prompts; set prior.captions = "full" ({min(cut)})'
-            )
-        if method.needs_company() and not any(other.needs_prior() for other in active.values()):
-            raise TenutoError(f"regularizers.{name}: changes prior rows, and no method has any; add cached_prior")
-        if method.needs_sensor() and not any(other.holds() for other in active.values()):
-            raise TenutoError(f"regularizers.{name}: chooses weights, and no other method has one; add cached_prior")
-        if method.needs_trigger() and not any(concept.trigger for concept in prepared.concepts):
-            raise TenutoError(f"regularizers.{name}: needs a trigger to leave out; set concepts.trigger")
-        if method.needs_masks() and not _masked(prepared):
-            raise TenutoError(
-                f'regularizers.{name}: needs masks; set data.alpha = "mask" and give pictures with transparency'
-            )
-
-
-def _masks(prepared: Prepared) -> MaskOf:
-    return Masks(prepared.base) if prepared.project.data.alpha == "mask" else no_mask
-
-
-def _masked(prepared: Prepared) -> bool:
-    masks = _masks(prepared)
-    return any(masks(item, False) is not None for item in prepared.items)
+    for problem in lacks(prepared.project, prepared.base, prepared.concepts, prepared.items):
+        raise TenutoError(str(problem))
 
 
 def _adapter(project: Project, base: Base, seed: int) -> Adapter:
@@ -263,7 +239,7 @@ def train_all(
     prepared: Prepared, folder: Path, listener: Listener = silent, stop: Callable[[], bool] = NEVER
 ) -> list[Done]:
     """Build the prior set, train every arm at every seed; what is there already is not made again."""
-    refuse(prepared, prepared.project.regularizers)
+    refuse(prepared)
     stage(listener, "prior set")
     store, prior = build_prior(prepared, listener, stop)
     done = []
