@@ -120,7 +120,7 @@ def measure(form: str, precision: str, folder: Path) -> dict[str, Any]:
 
 def main(
     only: Annotated[list[str] | None, typer.Option(help="sd1, sd2 or sdxl; unset: sd1 and sdxl")] = None,
-    precision: Annotated[str, typer.Option(help="bf16 or fp32 (CPUs without bf16 are faster in fp32)")] = "bf16",
+    precision: Annotated[str, typer.Option(help="bf16 or fp32")] = "bf16",
     scratch: Annotated[Path | None, typer.Option(help="where the files (7 GiB) lie while they are used")] = None,
 ) -> None:
     table = Table(

@@ -16,7 +16,7 @@ from tenuto.adapters.checkpoints import extract, merge_into
 from tenuto.adapters.files import LoraFile, adapter_file, attach_file, read_lora, write_lora
 from tenuto.adapters.info import describe
 from tenuto.adapters.layers import Lora
-from tenuto.adapters.surgery import Cut, fold_alpha, merge, of_difference, relative_error, resize, shrink
+from tenuto.adapters.surgery import Cut, fold_alpha, in_precision, merge, of_difference, relative_error, resize, shrink
 from tenuto.families.base import Base
 from tenuto.families.checkpoints import open_base
 from tenuto.words import TenutoError
@@ -84,6 +84,14 @@ def test_folding_alpha_keeps_the_difference() -> None:
     folded = fold_alpha(file)
     assert torch.equal(folded.lora("lora_unet.conv_in").delta(), file.lora("lora_unet.conv_in").delta())
     assert set(folded.layers["lora_unet.conv_in"].tensors) == {"lora_down.weight", "lora_up.weight"}
+
+
+def test_precision_is_rounded_or_refused() -> None:
+    file = one(random_lora((8, 4, 3, 3)))
+    half = in_precision(file, torch.float16).layers["lora_unet.conv_in"]
+    assert all(torch.equal(half.tensors[n], t.half()) for n, t in file.layers["lora_unet.conv_in"].tensors.items())
+    with pytest.raises(TenutoError, match="float16 cannot"):
+        in_precision(one(Lora(torch.full((1, 2), 1e6), torch.ones(2, 1), 1.0)), torch.float16)
 
 
 # -- several in one -------------------------------------------------------------------------------------------------

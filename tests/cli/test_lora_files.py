@@ -12,8 +12,12 @@ from safetensors.torch import load_file
 
 from tenuto.adapters.files import adapter_file, read_lora, write_lora
 from tenuto.adapters.names import Naming
+from tenuto.evaluation.bench import Bench, sampler_of
+from tenuto.families.base import Base
 from tenuto.families.checkpoints import open_base
-from tests.adapters.test_adapter import shaken
+from tenuto.families.sampling import SamplerSettings
+from tests.adapters.test_adapter import ask, shaken
+from tests.adapters.test_files import uneven
 from tests.cli.test_commands import call, project
 
 __all__ = ["project"]
@@ -45,6 +49,21 @@ def test_training_goes_on_from_either_naming_and_says_how(project: Path, tiny_fo
     assert tomllib.loads(header["tenuto_project"])["concepts"][0]["images"] == "pictures"
     assert header["modelspec.trigger_phrase"] == "zxq eyes"
     assert str(project.parent) not in " ".join(header.values())
+
+
+@pytest.mark.parametrize("dora", [False, True])
+@pytest.mark.parametrize("naming", ["kohya", "diffusers"])
+def test_a_second_lora_of_any_naming_is_worn_as_attached(
+    naming: Naming, dora: bool, tiny_base: Base, tmp_path: Path
+) -> None:
+    adapter = uneven(tiny_base, dora)
+    answer, path = ask(tiny_base), tmp_path / "second.safetensors"
+    write_lora(adapter_file(adapter, path), path, naming)
+    adapter.detach()
+    plain = ask(tiny_base)
+    with Bench(tiny_base, sampler_of(tiny_base, SamplerSettings(steps=1))).wearing(None, path):
+        torch.testing.assert_close(ask(tiny_base), answer, rtol=1e-4, atol=1e-5)
+    assert torch.equal(ask(tiny_base), plain)
 
 
 @pytest.mark.parametrize("setting", ["training.start_from", "comparison.second_lora"])

@@ -125,7 +125,8 @@ def test_an_adapter_comes_and_goes_without_a_trace(base: Base, tmp_path: Path) -
     assert before.keys() == after.keys()
     assert all(torch.equal(before[name], after[name]) for name in before)
     file = read_lora(tmp_path / "a.safetensors")
-    assert all(name.startswith(tuple(f"{prefix}_" for prefix in base.modules())) for name in file.modules())
+    assert {name.partition(".")[0] for name in file.layers} == set(base.modules())
+    assert not file.unknown
     again = attach_file(base, file)
     assert torch.equal(ask(base), moved)
     again.detach()

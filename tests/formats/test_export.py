@@ -87,7 +87,7 @@ def test_sd_scripts(project: Path) -> None:
     assert "shuffle_caption" not in reg
     assert config["general"] == {"caption_extension": ".txt", "enable_bucket": True}
     notes = " ".join(told["notes"])
-    assert "all 15 reg pictures are used; 3 of them twice" in notes
+    assert "all 15 reg pictures are used, 3 of them twice" in notes
     assert "--prior_loss_weight=0.3" in notes
     assert "--max_train_epochs=2" in notes
     for picture in pictures:

@@ -13,6 +13,7 @@ from tenuto.cli.main import app
 from tenuto.formats.catalogue import SYSTEMS, import_project
 from tenuto.formats.imported import Imported
 from tenuto.project import Project, load_project
+from tenuto.regularizers.catalogue import REGULARIZERS
 from tenuto.words import TenutoError
 from tests.formats.systems import DERRIAN, KOHYA_SS, pictures, write_all
 
@@ -71,7 +72,8 @@ def test_a_command_line(tmp_path: Path) -> None:
     assert "also on those of the reg pictures" in said(found, "caption_prefix")
     assert "one learning rate" in said(found, "text_encoder_lr")
     assert "never" in said(found, "shuffle_caption")
-    assert said(found, "min_snr_gamma")
+    assert project.regularizers["snr_weight"].model_dump()["gamma"] == 5
+    assert set(project.regularizers) == {"prior_preservation", "snr_weight"}
     assert "32 bits" in said(found, "optimizer_type")
     assert "on 'dog' alone" in said(found, "class_tokens")
 
@@ -140,7 +142,8 @@ def test_kohya_ss(tmp_path: Path) -> None:
     assert "did nothing under Standard" in said(found, "conv_dim")
     assert "the kind of noise was Multires" in said(found, "noise_offset")
     assert project.data.variation.tag_dropout == 0.1, "from additional_parameters"
-    assert "by noise" in said(found, "zero_terminal_snr")
+    assert project.base.zero_terminal_snr, "from additional_parameters"
+    assert found.project["regularizers"]["multires_noise"] == {"levels": 6, "weight": 0.3}
     assert project.training.learning_rate.warmup == 10, "10 percent of 5 epochs of 20 updates"
     assert "doubled" in said(found, "epoch")
     assert project.training.precision == "bf16"
@@ -179,7 +182,8 @@ def test_derrian_oddities(tmp_path: Path) -> None:
     file.write_text(DERRIAN.replace('"train/10_sks dog"', r'"D:\pictures\10_sks dog"').replace("is_reg = true\n", ""))
     found = import_project(file, tmp_path)
     assert "backslashes" in said(found, "the file")
-    assert found.project["concepts"][0]["images"] == r"D:\pictures\10_sks dog"
+    own = found.project["concepts"][0]
+    assert (own["name"], own["trigger"], own["images"]) == ("sks dog", "sks", r"D:\pictures\10_sks dog")
     pictures(tmp_path / "reg_dogs", 2, "dog")
     file.write_text(DERRIAN.replace("reg/1_dog", "reg_dogs").replace("is_reg = true\n", ""))
     assert "looks like a reg folder" in said(import_project(file, tmp_path), "image_dir")
@@ -234,6 +238,140 @@ def test_diffusers(tmp_path: Path) -> None:
     assert project.training.epochs == 150, "an epoch there was 200 rows, here it is 4"
     assert project.training.sample_prompts == ("a sks dog in a bucket",)
     assert "every picture" in said(found, "instance_prompt")
+
+
+@pytest.mark.parametrize(
+    ("option", "theirs", "says"),
+    [
+        ("--caption_extension=.caption", "caption_extension", ".txt files, which were never read"),
+        ("--network_module=my.own.module", "network_module", "never imported"),
+        ("--optimizer_type=my.Optimizer", "optimizer_type", "never imported"),
+        ("--lr_scheduler_type=my.Scheduler", "lr_scheduler_type", "never imported"),
+        ("--optimizer_type=Prodigy --learning_rate=1", "learning_rate", "1e-4 stands"),
+        ("--lr_warmup_steps=10 --lr_scheduler=constant", "lr_warmup_steps", "did nothing"),
+        ("--vae=owner/vae", "vae", "not on this machine"),
+        ("--vae=/models/vae.pt", "vae", "tenuto convert"),
+        ("--network_dropout=0.1 --network_args rank_dropout=0.2", "rank_dropout", "one kind of part"),
+        ("--multires_noise_iterations=6", "multires_noise_iterations", "same in kind"),
+        ("--loss_type=huber", "loss_type", "squared"),
+        ("--caption_dropout_every_n_epochs=2", "caption_dropout_every_n_epochs", "no such setting"),
+        ("--network_args algo=loha conv_dim=4 --network_module=lycoris.kohya", "network_module", "plain LoRA"),
+        ("--max_grad_norm=0", "max_grad_norm", "never reached"),
+        ("--mixed_precision=fp16", "mixed_precision", "bf16"),
+        ("--frobnicate=3", "frobnicate", "unknown"),
+    ],
+)
+def test_what_is_not_carried_is_said(option: str, theirs: str, says: str, tmp_path: Path) -> None:
+    write_all(tmp_path)
+    (tmp_path / "a.sh").write_text(
+        "accelerate launch train_network.py --train_data_dir=train --network_dim=4 --caption_extension=.txt " + option
+    )
+    found = import_project(tmp_path / "a.sh", tmp_path)
+    assert says in said(found, theirs)
+
+
+def test_a_warm_up_of_one_step_is_not_the_whole_run(tmp_path: Path) -> None:
+    write_all(tmp_path)
+    for value, updates in (("1", 1), ("0.5", 50)):
+        text = (
+            f"train_network.py --train_data_dir=train --network_dim=4 --max_train_steps=100 --lr_warmup_steps={value}"
+        )
+        (tmp_path / "a.sh").write_text(text + " --lr_scheduler=cosine")
+        found = import_project(tmp_path / "a.sh", tmp_path)
+        assert found.project["training"]["learning_rate"]["warmup"] == updates
+
+
+def test_steps_between_saves_are_halved_with_reg(tmp_path: Path) -> None:
+    write_all(tmp_path)
+    for reg, updates in (("", 100), (" --reg_data_dir=reg", 50)):
+        text = "train_network.py --train_data_dir=train --network_dim=4 --save_every_n_steps=100" + reg
+        (tmp_path / "a.sh").write_text(text)
+        assert import_project(tmp_path / "a.sh", tmp_path).project["training"]["save_every"] == updates
+
+
+@pytest.mark.parametrize(
+    ("options", "method", "settings"),
+    [
+        ("--scale_weight_norms=2", "max_norm", {"limit": 2.0}),
+        ("--min_snr_gamma=5", "snr_weight", {"gamma": 5.0}),
+        ("--debiased_estimation_loss", "snr_weight", {"shape": "debiased"}),
+        ("--ip_noise_gamma=0.1", "input_perturbation", {"weight": 0.1}),
+        ("--noise_offset=0.05", "noise_offset", {"weight": 0.05}),
+        ("--network_dropout=0.1", "adapter_dropout", {"weight": 0.1, "what": "neuron"}),
+        ("--network_args rank_dropout=0.2", "adapter_dropout", {"weight": 0.2, "what": "rank"}),
+        ("--max_timestep=600", "timestep_window", {"low": 0.0, "high": 0.6, "prior": True}),
+    ],
+)
+def test_methods_are_carried_and_never_push_the_prior_out(
+    options: str, method: str, settings: dict[str, Any], tmp_path: Path
+) -> None:
+    write_all(tmp_path)
+    (tmp_path / "a.sh").write_text(f"train_network.py --train_data_dir=train --network_dim=4 {options}")
+    found = import_project(tmp_path / "a.sh", tmp_path)
+    assert found.project["regularizers"] == {method: settings, "prior_preservation": {}}
+    (tmp_path / "p.toml").write_text(found.to_toml())
+    assert set(load_project(tmp_path / "p.toml").regularizers) == {method, "prior_preservation"}
+
+
+def test_what_the_checkpoint_is_told(tmp_path: Path) -> None:
+    (tmp_path / "nai.safetensors").write_bytes(b"")
+    (tmp_path / "a.sh").write_text(
+        "sdxl_train_network.py --pretrained_model_name_or_path=nai.safetensors --v_parameterization "
+        "--zero_terminal_snr --network_args dora_wd=True"
+    )
+    inner = tmp_path / "inner"
+    inner.mkdir()
+    project = import_project(tmp_path / "a.sh", inner).project
+    assert project["base"] == {"model": "../nai.safetensors", "prediction": "v", "zero_terminal_snr": True}
+    assert project["training"]["adapter"]["dora"]
+
+
+def test_pickles_are_told_how_to_convert(tmp_path: Path) -> None:
+    (tmp_path / "a.sh").write_text("train_network.py --network_dim=4 --network_weights=old.pt")
+    assert "tenuto convert" in said(import_project(tmp_path / "a.sh", tmp_path), "network_weights")
+
+
+def test_a_method_that_the_catalogue_lacks_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(REGULARIZERS, "max_norm")
+    (tmp_path / "a.sh").write_text("train_network.py --train_data_dir=train --network_dim=4 --scale_weight_norms=2")
+    assert "max_norm" in said(import_project(tmp_path / "a.sh", tmp_path), "scale_weight_norms")
+
+
+def test_several_folders(tmp_path: Path) -> None:
+    """One class of words is one concept; its further folders join it; reg goes to the concept of its class word."""
+    for name, caption in (("5_sks dog", "sks dog"), ("2_sks dog close", None), ("3_ohwx cat", "ohwx cat")):
+        pictures(tmp_path / "train" / name, 2, caption)
+    (tmp_path / "train" / "2_sks dog close").rename(tmp_path / "train" / "2_sks dog")
+    pictures(tmp_path / "train" / "0_old", 2)
+    pictures(tmp_path / "reg" / "1_dog", 3, "a dog")
+    pictures(tmp_path / "reg" / "1_cat", 3, "ohwx cat")
+    found = import_project(tmp_path, tmp_path)
+    project = found.project
+    assert [(own["name"], own["trigger"], own["class_word"]) for own in project["concepts"]] == [
+        ("sks dog", "sks", "dog"), ("ohwx cat", "ohwx", "cat"),
+    ]  # fmt: skip
+    instance, *reg = project["prior"]["folders"]
+    assert instance == {"path": "train/5_sks dog", "use": "instance", "concept": "sks dog", "repeats": 5,
+                        "caption": "sks dog"}  # fmt: skip
+    assert project["concepts"][0]["images"] == "train/2_sks dog"
+    assert [own["concept"] for own in reg] == ["ohwx cat", "sks dog"]
+    assert "hold the trigger" in said(found, "reg captions")
+    assert "0 repeats" in said(found, "train_data_dir")
+
+
+def test_a_folder_that_is_both(tmp_path: Path) -> None:
+    pictures(tmp_path / "a", 1, "x")
+    subsets = '[[datasets.subsets]]\nimage_dir = "a"\n[[datasets.subsets]]\nimage_dir = "a"\nis_reg = true\n'
+    (tmp_path / "d.toml").write_text("[[datasets]]\n" + subsets)
+    with pytest.raises(TenutoError, match="take one out"):
+        import_project(tmp_path / "d.toml", tmp_path)
+
+
+def test_variables_that_are_set_elsewhere(tmp_path: Path) -> None:
+    (tmp_path / "a.sh").write_text("accelerate launch train_network.py --train_data_dir=$DATA --network_dim=4 --seed 0")
+    found = import_project(tmp_path / "a.sh", tmp_path)
+    assert "does not set" in said(found, "train_data_dir")
+    assert found.project["seed"] == 0
 
 
 def test_settings_that_cannot_be_read_are_said(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from peft.tuners.lora import LoraLayer, LoraModel
 from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
+from tenuto.adapters.layers import moved
 from tenuto.families.base import Base, Part
 from tenuto.randomness import stream
 from tenuto.words import Settings, TenutoError
@@ -207,10 +208,7 @@ class Adapter:
         if not self.is_dora:
             return delta
         weight = cast(nn.Parameter, layer.get_base_layer().weight).float()
-        moved = weight + delta
-        magnitude = getattr(layer, MAGNITUDE)[NAME].weight.flatten() / moved.flatten(1).norm(dim=1)
-        turned: Tensor = moved * magnitude.reshape(-1, *(1,) * (weight.ndim - 1)) - weight
-        return turned
+        return moved(weight, delta, getattr(layer, MAGNITUDE)[NAME].weight.flatten()) - weight
 
     def state(self) -> dict[str, Tensor]:
         """ "<prefix>.<layer>.lora_A" / ".lora_B" (/ ".lora_magnitude_vector") -> detached float32 copy on the CPU."""

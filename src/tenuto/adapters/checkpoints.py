@@ -17,7 +17,7 @@ from torch import Tensor
 
 from tenuto.adapters.files import LoraFile
 from tenuto.adapters.header import base_version, version_header
-from tenuto.adapters.layers import Layer, Lora
+from tenuto.adapters.layers import Layer, Lora, moved
 from tenuto.adapters.names import Layout, from_dotted, in_layout
 from tenuto.adapters.surgery import Change, Cut, of_difference, part_of
 from tenuto.events import Listener, progress, silent
@@ -72,18 +72,9 @@ def _changed(
             lora = loras[name].fitted(before.shape)
         except TenutoError as error:
             raise TenutoError(f"{path}: {name}: {error}") from error
-        after = apply(before.float(), lora)
+        after = moved(before, lora.delta(), lora.magnitude)
         changed[keys[name]] = (before.float() + weight * (after - before.float())).to(before.dtype)
     return changed
-
-
-def apply(weight: Tensor, lora: Lora) -> Tensor:
-    """W + dW, and with a magnitude m (W + dW) / |W + dW|, the norm taken per output."""
-    moved = weight + lora.delta()
-    if lora.magnitude is None:
-        return moved
-    scale: Tensor = lora.magnitude.float() / moved.flatten(1).norm(dim=1)
-    return moved * scale.reshape(-1, *(1,) * (weight.ndim - 1))
 
 
 @contextmanager
@@ -154,6 +145,8 @@ def extract(
         if before.shape != after.shape:
             raise TenutoError(f"{tuned}: {key} is {list(after.shape)}, in {base} {list(before.shape)}")
         delta = after.float() - before.float()
+        if not delta.isfinite().all():
+            raise TenutoError(f"{key} of {base} or {tuned} holds values that are not finite")
         if delta.count_nonzero():
             name = _layer(key, _layout(base)) if delta.ndim in (2, 4) else None
             if name is not None and (parts is None or part_of(name) in parts):
@@ -180,9 +173,12 @@ class _Place:
     name: str
 
     def read(self) -> Tensor:
-        with safe_open(self.path, framework="pt") as file:
-            tensor: Tensor = file.get_tensor(self.name)
-            return tensor
+        try:
+            with safe_open(self.path, framework="pt") as file:
+                tensor: Tensor = file.get_tensor(self.name)
+                return tensor
+        except (SafetensorError, OSError, ValueError, KeyError) as error:
+            raise TenutoError(f"{self.path}: {self.name} cannot be read ({error}); download it again") from error
 
 
 def _open(folder: Path) -> dict[str, _Place]:

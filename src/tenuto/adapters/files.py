@@ -85,11 +85,14 @@ class LoraFile:
         return dict(Counter(f"{l.kind} with DoRA" if l.is_dora else l.kind for l in self.layers.values()))  # noqa: E741
 
     def lora(self, name: str) -> Lora:
-        """One layer as a plain LoRA. Raises TenutoError when it cannot be one."""
+        """One layer as a plain LoRA. Raises TenutoError when it cannot be one, or holds values that are not finite."""
         try:
-            return self.layers[name].lora(kernel_of(name))
+            lora = self.layers[name].lora(kernel_of(name))
         except TenutoError as error:
             raise TenutoError(f"{self.path}: {name}: {error}") from error
+        if not all(factor.isfinite().all() for factor in lora.factors()):
+            raise TenutoError(f"{self.path}: {name} holds values that are not finite; its training broke down")
+        return lora
 
 
 # -- in -------------------------------------------------------------------------------------------------------------
@@ -255,12 +258,11 @@ def fit(file: LoraFile, modules: Mapping[str, nn.Module]) -> dict[str, Lora]:
         )
     fitted = {}
     for name, inner in names.items():
-        own, shape = weights[inner]
+        (own, shape), lora = weights[inner], file.lora(name)
         try:
-            fitted[own] = file.lora(name).fitted(shape)
+            fitted[own] = lora.fitted(shape)
         except TenutoError as error:
-            told = str(error).removeprefix(f"{file.path}: {name}: ")
-            raise TenutoError(f"{file.path}: {name}: {told}") from error
+            raise TenutoError(f"{file.path}: {name}: {error}") from error
     return fitted
 
 

@@ -178,6 +178,15 @@ class Layer:
         return magnitude.flatten()
 
 
+def moved(weight: Tensor, delta: Tensor, magnitude: Tensor | None) -> Tensor:
+    """W + dW, and with a magnitude m [out] (W + dW) m / |W + dW|, the norm taken per output; in float32."""
+    whole = weight.float() + delta
+    if magnitude is None:
+        return whole
+    scale: Tensor = magnitude.float() / whole.flatten(1).norm(dim=1)
+    return whole * scale.reshape(-1, *(1,) * (weight.ndim - 1))
+
+
 def kernel_of(layer: str) -> int:
     """Side of the convolution of this name; 1 for linear layers and 1x1 convolutions."""
     return 3 if layer.startswith("lora_unet.") and layer.rpartition(".")[2] in _WIDE else 1

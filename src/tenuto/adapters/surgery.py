@@ -129,7 +129,18 @@ def without_network(metadata: Mapping[str, str]) -> dict[str, str]:
     return {key: value for key, value in metadata.items() if not key.startswith("ss_network_")}
 
 
-# -- alpha ----------------------------------------------------------------------------------------------------------
+# -- alpha and precision --------------------------------------------------------------------------------------------
+
+
+def in_precision(file: LoraFile, dtype: torch.dtype) -> LoraFile:
+    """The same LoRA rounded to another float type. Raises TenutoError where a value is too large for it."""
+    layers = {}
+    for name, layer in file.layers.items():
+        tensors = {field: value.to(dtype) for field, value in layer.tensors.items()}
+        if not all(value.isfinite().all() for value in tensors.values()):
+            raise TenutoError(f"{file.path}: {name} holds values that {str(dtype)[6:]} cannot; take fp32 or bf16")
+        layers[name] = Layer(tensors)
+    return replace(file, layers=layers)
 
 
 def fold_alpha(file: LoraFile) -> LoraFile:

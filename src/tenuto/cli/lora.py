@@ -13,6 +13,8 @@ from tenuto.cli.screen import Screen
 from tenuto.words import TenutoError
 
 if TYPE_CHECKING:
+    import torch
+
     from tenuto.adapters.surgery import Change, Cut
 
 lora = typer.Typer(no_args_is_help=True, help="LoRA files: look at them, convert, resize, merge, extract.")
@@ -49,15 +51,20 @@ def convert(
     fold_alpha: Annotated[
         bool, typer.Option("--fold-alpha", help="Multiply alpha / rank into the weights and write no alpha.")
     ] = False,
+    precision: Annotated[
+        Literal["fp32", "fp16", "bf16"] | None, typer.Option(help="Round the weights to it; unset: as they are.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """The same LoRA under other names, bit for bit; what the other naming cannot carry is said."""
     with guarded():
         from tenuto.adapters.files import read_lora, write_lora
         from tenuto.adapters.surgery import fold_alpha as folded
+        from tenuto.adapters.surgery import in_precision
 
         read = read_lora(_new(file, out))
-        lost = write_lora(folded(read) if fold_alpha else read, out, to)
+        read = folded(read) if fold_alpha else read
+        lost = write_lora(in_precision(read, _dtype(precision)) if precision else read, out, to)
         _tell(as_json, {"file": str(out), "not_carried": lost}, [str(out), *(f"not as it was: {own}" for own in lost)])
 
 
@@ -128,14 +135,12 @@ def extract(
 ) -> None:
     """A LoRA from the difference of two checkpoints, and how much of the difference it holds."""
     with guarded(), Screen() as screen:
-        import torch
-
         from tenuto.adapters.checkpoints import extract as extracted
         from tenuto.adapters.files import write_lora
 
-        dtype = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[precision]
         _new(base, out)
-        file, result = extracted(base, tuned, _cut(rank, error), parts=_parts(parts), dtype=dtype, listener=screen)
+        cut, dtype = _cut(rank, error), _dtype(precision)
+        file, result = extracted(base, tuned, cut, parts=_parts(parts), dtype=dtype, listener=screen)
         write_lora(file, out)
         left = {"left_out": len(result.left), "left_out_share": result.left_share}
         line = f"{len(result.left)} tensors that differ are not in it: {result.left_share:.1%} of the whole difference"
@@ -147,6 +152,12 @@ def _new(source: Path, out: Path) -> Path:
     if out.exists():
         raise TenutoError(f"{out}: there already, and nothing is overwritten; choose another --out")
     return source
+
+
+def _dtype(precision: str) -> torch.dtype:
+    import torch
+
+    return {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[precision]
 
 
 def _cut(rank: int | None, error: float) -> Cut:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from tenuto.families.base import Base, Geometry, Part
 from tenuto.families.loaded import Loaded
 from tenuto.families.process import from_alphas
+from tenuto.families.upcast import compute_in_float32, lacks_bfloat16
 from tenuto.files import hash_text
 from tenuto.words import Size, TenutoError
 
@@ -51,6 +52,9 @@ class LatentDiffusion(Base):
         self._scheduler = dict(loaded.scheduler)
         self._targets = {part: {"lora_unet": _named(unet, endings)} for part, endings in UNET_PARTS.items()}
         self._targets["text_encoder"] = {name: _named(own, TEXT) for name, own in self.text_encoders.items()}
+        if lacks_bfloat16(self.device, self.dtype):
+            for own in (unet, *encoders):
+                compute_in_float32(own)
         self.geometry = _geometry(unet, vae)
         schedule: Any = DDPMScheduler
         self.process = from_alphas(schedule.from_config(self._scheduler).alphas_cumprod, loaded.noising.prediction)

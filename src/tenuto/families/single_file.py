@@ -38,11 +38,10 @@ def read_single_file(path: Path, request: Request) -> Loaded:
     layout = recognise(header)
     noising = decided(request.name, noising_of_file(header, layout), request.noising)
     scheduler = noising.onto(layout.scheduler)
-    config = _unet_config(layout, noising.prediction)
-    unet = _unet(header, config, request)
+    vae, vae_keys, vae_content = _autoencoder(header, layout, request)  # small parts first: what lacks shows soon
     texts = [_text_encoder(header, own, request) for own in layout.text_encoders]
-    vae, vae_keys, vae_content = _autoencoder(header, layout, request)
-    read = vae_keys.union(unet[1], *(keys for _, keys in texts))
+    unet, unet_keys = _unet(header, _unet_config(layout, noising.prediction), request)
+    read = vae_keys.union(unet_keys, *(keys for _, keys in texts))
     content: dict[str, Content] = {"file": (_lasting(layout), [path]), "vae": vae_content}
     return Loaded(
         request=request,
@@ -51,7 +50,7 @@ def read_single_file(path: Path, request: Request) -> Loaded:
         content=content_hash(scheduler, content),
         words=tuple(load_words(layout.tokenizer_folder(), own.pad) for own in layout.text_encoders),
         text_encoders=tuple(encoder for encoder, _ in texts),
-        unet=unet[0],
+        unet=unet,
         vae=vae,
         scheduler=scheduler,
         noising=noising,

@@ -7,12 +7,14 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
+from tenuto.families.base import Part
+from tenuto.formats.concepts import put_placeholder
 from tenuto.formats.imported import Draft, Imported, Uncaptioned, pictures_in
-from tenuto.formats.options import convert_training
-from tenuto.formats.prompts import FILEWORDS, trigger_of
+from tenuto.formats.options import AS_RESOLUTION, convert_training
 from tenuto.formats.rules import Goes, Rule, apply, carry, reasons
 from tenuto.formats.source import Source, find, open_source, written
-from tenuto.formats.subsets import Subset, guess_trigger, put_placeholder, texts, uncaptioned
+from tenuto.formats.subsets import Subset, texts, uncaptioned
+from tenuto.formats.triggers import FILEWORDS, guess_trigger, trigger_of
 from tenuto.formats.values import above_zero, at_least_zero, flag, natural, number, positive, words
 from tenuto.words import TenutoError
 
@@ -22,7 +24,6 @@ CONFIG, CONCEPTS = "db_config.json", "concepts_list.json"
 RENAMED = {
     "src": "pretrained_model_name_or_path", "pretrained_vae_name_or_path": "vae", "lora_unet_rank": "network_dim",
     "num_train_epochs": "max_train_epochs", "optimizer": "optimizer_type", "model_name": "output_name",
-    "sanity_seed": "seed",
 }  # fmt: skip
 """D8's setting -> the option of the same meaning in `options.py`."""
 SAME = (
@@ -40,12 +41,12 @@ CARRIED: dict[str, Rule] = {
     "gradient_checkpointing": Goes("training.gradient_checkpointing", flag),
     "hflip": Goes("data.variation.flip", flag, unset=(None, "", False)),
     "freeze_spectral_norm": "a limit on how the weights grow; tenuto has no such setting yet",
-    "offset_noise": "regularizes by noise; tenuto has no such setting yet, the run does without it",
-    "min_snr_gamma": "was set but never read by D8's loss; tenuto has no such setting yet",
-    "input_pertubation": "was set but never read by D8's loss; tenuto has no such setting yet",
+    "offset_noise": Goes("regularizers.noise_offset.weight", above_zero, unset=(None, "", 0, 0.0)),
+    "min_snr_gamma": "was set but never read by D8's loss; to have it add regularizers.snr_weight",
+    "input_pertubation": "was set but never read by D8's loss; to have it add regularizers.input_perturbation",
     "use_dream": "tenuto has no such setting: the target is the plain one",
     "dream_detail_preservation": "belongs to use_dream",
-    "use_ema": "tenuto keeps no average of the weights",
+    "use_ema": "an average of the whole checkpoint there; of a LoRA it is the method regularizers.ema_average",
     "split_loss": "tenuto always averages instance and prior rows apart, and logs both",
     "disable_class_matching": "tenuto matches prior rows to concepts and buckets",
     "use_lora_extended": Goes("training.adapter.parts", lambda _: ["attention", "feed_forward", "convolution"],
@@ -62,9 +63,8 @@ CARRIED: dict[str, Rule] = {
     "lora_txt_learning_rate": "tenuto has one learning rate for all layers",
     "lora_weight": "a scale that D8 wrote on export, and on attention alone; tenuto writes what it trained",
     "lora_txt_weight": "a scale that D8 wrote on export; tenuto writes what it trained",
-    "lora_model_name": Goes("training.start_from", words, unset=(None, "")),
+    "lora_model_name": "a LoRA in D8's own folder to go on from: name its file in training.start_from",
     "lora_use_buggy_requires_grad": "a fault of old versions; nothing of it here",
-    "sample_batch_size": Goes("prior.batch", positive, unset=(None, "", 0)),
     "dynamic_img_norm": "tenuto normalizes pictures as the autoencoder was trained",
     "train_unet": "tenuto trains what training.adapter.parts names",
     "tomesd": "speed there, not the result",
@@ -72,12 +72,13 @@ CARRIED: dict[str, Rule] = {
 
 LEFT = reasons({
     "about memory and speed there, not about the result; tenuto plans its own":
-        "attention cache_latents full_mixed_precision half_model deterministic gradient_set_to_none",
+        "attention cache_latents full_mixed_precision half_model deterministic gradient_set_to_none "
+        "sample_batch_size",
     "saving and previews: tenuto saves every training.save_every updates and writes a report":
         "save_embedding_every save_preview_every save_lora_during save_lora_after save_lora_cancel "
         "save_lora_for_extra_net save_safetensors save_ckpt_during save_ckpt_after save_ckpt_cancel save_state_during "
-        "save_state_after save_state_cancel save_ema use_subdir sanity_prompt graph_smoothing disable_logging "
-        "epoch_pause_frequency epoch_pause_time scheduler snapshot",
+        "save_state_after save_state_cancel save_ema use_subdir sanity_prompt sanity_seed graph_smoothing "
+        "disable_logging epoch_pause_frequency epoch_pause_time scheduler snapshot",
     "D8's own book-keeping": "revision initial_revision lifetime_revision epoch model_dir model_path custom_model_name "
         "concepts_path use_concepts shared_diffusers_path use_shared_src has_ema ema_predict infer_ema train_imagic "
         "train_unfrozen deis_train_scheduler noise_scheduler pretrained_model_name_or_path v2 model_type",
@@ -347,7 +348,7 @@ def _put_prior(draft: Draft, config: dict[str, Any], classes: bool) -> None:
     """D8's three numbers: weight, the epoch at which the minimum is reached, minimum."""
     weight, scaled = config.pop("prior_loss_weight", 0.75), config.pop("prior_loss_scale", False)
     target, least = config.pop("prior_loss_target", 100), config.pop("prior_loss_weight_min", 0.1)
-    if not classes:
+    if not classes and any("trigger" in own or "prior" in own for own in draft.table["concepts"]):
         draft.leave(
             "num_class_images_per",
             0,
@@ -379,8 +380,6 @@ def _put_training(draft: Draft, config: dict[str, Any], folder: Path, target: Pa
         config.pop("lora_unet_rank", None)
     rest = {RENAMED[name]: config.pop(name) for name in list(config) if name in RENAMED}
     rest |= {name: config.pop(name) for name in SAME if name in config}
-    if str(rest.get("seed")) in ("-1", "420420"):
-        rest.pop("seed")
     if lora and "lora_learning_rate" in config:
         rest["learning_rate"] = config.pop("lora_learning_rate")
     elif not lora:
@@ -390,16 +389,17 @@ def _put_training(draft: Draft, config: dict[str, Any], folder: Path, target: Pa
     if "weight_decay" in config:
         rest["optimizer_args"] = {"weight_decay": config.pop("weight_decay")}
     rest |= {"enable_bucket": True, "min_bucket_reso": 0, "bucket_no_upscale": False}
-    if not _read(config.get("stop_text_encoder", 1.0), number):
+    if not _read(config.get("stop_text_encoder", 1.0), number) and "network_dim" in rest:
         rest["network_train_unet_only"] = True
     if _read(config.pop("shuffle_tags", None), flag):
         draft.put("shuffle_tags", "data.variation.shuffle", True)
         draft.put("shuffle_tags", "data.variation.keep_tokens", 1)
         draft.leave("shuffle_tags", True, "also shuffled class captions; in tenuto prior rows never vary")
-    draft.names = {ours: theirs for theirs, ours in RENAMED.items()} | {"learning_rate": "lora_learning_rate"}
-    convolution = ("attention", "feed_forward", "convolution") if extended else ("attention", "feed_forward")
+    draft.names = {ours: theirs for theirs, ours in RENAMED.items()} | AS_RESOLUTION
+    draft.names["learning_rate"] = "lora_learning_rate"
+    extras: tuple[Part, ...] = ("convolution",) if extended else ()
     config.pop("use_lora_extended", None)
-    convert_training(draft, rest, folder, target, parts=convolution)  # type: ignore[arg-type]
+    convert_training(draft, rest, folder, target, parts=("attention", "feed_forward", *extras))
     draft.names = {}
     apply(draft, {**rest, **config}, {**LEFT, **CARRIED}, NEUTRAL)
 

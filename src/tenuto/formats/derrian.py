@@ -17,6 +17,7 @@ NAME = "derrian"
 PLACEHOLDER = "${replace}"
 OWN = {"image_dir", "num_repeats", "is_reg", "name", "caption_extension"}
 DATASET_NAMES = {"batch_size": "train_batch_size"}
+OTHER_FAMILIES = ("flux_args", "anima_args")
 DROPPED = {"prior_loss_weight": 1.0, "max_grad_norm": 1.0, "network_alpha": 1.0}
 
 
@@ -60,8 +61,9 @@ def _refuse_other_modes(source: Source, data: Mapping[str, Any]) -> None:
     mode = mode.get("train_mode", "lora") if isinstance(mode, dict) else mode
     if mode != "lora":
         raise TenutoError(f"{source.path}: train_mode is {mode!r}, and tenuto trains LoRAs; save it in LoRA mode")
-    if data.get("flux_args", {}) not in ({}, {"args": {}}):
-        raise TenutoError(f"{source.path}: [flux_args] is filled, and tenuto cannot train Flux yet; empty that section")
+    for name in OTHER_FAMILIES:
+        if data.get(name, {}) not in ({}, {"args": {}}):
+            raise TenutoError(f"{source.path}: [{name}] is filled, and tenuto cannot train that family yet; empty it")
 
 
 def _options(data: Mapping[str, Any]) -> dict[str, Any]:
@@ -95,6 +97,7 @@ def _say_warmup(draft: Draft, options: dict[str, Any]) -> None:
         share = 0.0
     if share > 0:
         options["lr_warmup_steps"] = share if share < 1 else int(share)
+        draft.names["lr_warmup_steps"] = "warmup_ratio"
         draft.leave(
             "warmup_ratio",
             ratio,

@@ -8,32 +8,30 @@ from pathlib import Path
 from typing import Any
 
 from tenuto.formats.command_line import commands
+from tenuto.formats.concepts import put_placeholder
 from tenuto.formats.imported import Draft, Imported, Uncaptioned
-from tenuto.formats.options import convert_training
-from tenuto.formats.prompts import trigger_of
+from tenuto.formats.options import AS_RESOLUTION, convert_training
 from tenuto.formats.rules import Goes, Rule, apply, carry, reasons
-from tenuto.formats.sd_scripts import one_command
+from tenuto.formats.sd_scripts import ONLY_LORAS, OTHER_FAMILY, one_command, say_variables
 from tenuto.formats.source import Source, find, written
-from tenuto.formats.subsets import Subset, put_placeholder
+from tenuto.formats.subsets import Subset
+from tenuto.formats.triggers import trigger_of
 from tenuto.formats.values import above_zero, at_least_zero, flag, natural, positive, share
 
 NAME = "diffusers"
 SCRIPTS = ("train_dreambooth_lora.py", "train_dreambooth_lora_sdxl.py")
-OTHERS = (
-    "train_dreambooth.py",
-    "train_dreambooth_lora_flux.py",
-    "train_dreambooth_lora_sd3.py",
-    "train_text_to_image_lora.py",
-    "train_dreambooth_flux.py",
-    "train_dreambooth_sd3.py",
-    "train_dreambooth_lora_lumina2.py",
-    "train_dreambooth_lora_sana.py",
-)
+OTHERS = reasons({
+    ONLY_LORAS: "train_dreambooth.py",
+    OTHER_FAMILY: "train_dreambooth_lora_flux.py train_dreambooth_lora_sd3.py train_dreambooth_flux.py "
+        "train_dreambooth_sd3.py train_dreambooth_lora_lumina2.py train_dreambooth_lora_sana.py "
+        "train_dreambooth_lora_qwen_image.py train_dreambooth_lora_hidream.py train_dreambooth_lora_flux2.py "
+        "train_dreambooth_lora_z_image.py train_dreambooth_lora_flux_kontext.py",
+})  # fmt: skip
 OWN_OPTIONS = frozenset({"instance_data_dir", "instance_prompt", "with_prior_preservation", "class_data_dir"})
 
 RENAMED = {
     "pretrained_vae_model_name_or_path": "vae", "rank": "network_dim", "num_train_epochs": "max_train_epochs",
-    "optimizer": "optimizer_type",
+    "optimizer": "optimizer_type", "lora_dropout": "network_dropout",
 }  # fmt: skip
 DEFAULTS: dict[str, Any] = {
     "rank": 4,
@@ -57,8 +55,7 @@ RULES: dict[str, Rule] = {
         "tenuto reads pictures and captions from a folder":
             "dataset_name dataset_config_name image_column caption_column",
         "previews: tenuto's are training.sample_prompts, and the report": "num_validation_images validation_epochs",
-        "weighs the loss; tenuto has no such setting yet": "do_edm_style_training",
-        "tenuto has no such setting yet, the run does without it": "lora_dropout use_dora lora_layers",
+        "tenuto has no such setting, the run does without it": "do_edm_style_training lora_layers",
         "captions of any length are read in passes of 75 tokens":
             "tokenizer_max_length text_encoder_use_attention_mask",
         "tenuto has one rate and decay for all layers": "text_encoder_lr adam_weight_decay_text_encoder",
@@ -71,6 +68,7 @@ RULES: dict[str, Rule] = {
     "random_flip": Goes("data.variation.flip", flag),
     "gradient_checkpointing": Goes("training.gradient_checkpointing", flag),
     "checkpointing_steps": Goes("training.save_every", positive),
+    "use_dora": Goes("training.adapter.dora", flag),
     "snr_gamma": Goes("regularizers.snr_weight.gamma", above_zero),
 }  # fmt: skip
 NEUTRAL: dict[str, Any] = {
@@ -95,8 +93,9 @@ def read(source: Source, extra: Mapping[str, Any], target: Path) -> Imported:
     given = {**command.options, **extra}
     options = {**(DEFAULTS_XL if large else DEFAULTS), **given}
     draft = Draft(source.path, NAME)
-    draft.names = {ours: theirs for theirs, ours in RENAMED.items()}
+    draft.names = {ours: theirs for theirs, ours in RENAMED.items()} | AS_RESOLUTION
     draft.defaults = frozenset(RENAMED.get(name, name) for name in options.keys() - given.keys())
+    say_variables(draft, given)
     subset = _put_concept(draft, options, source.folder, target)
     count = len(subset.pictures()) if subset else 0
     classes = _put_prior(draft, options, count)

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import tomli_w
-
 from tenuto.data.captions import caption_path
 from tenuto.data.images import EXTENSIONS
 from tenuto.files import write_text
+from tenuto.formats.sections import dumps
 from tenuto.project import make_project
 
 Table = dict[str, Any]
@@ -71,7 +70,7 @@ class Imported:
             *(f"- {names}: {why}" for names, why in grouped(self.worth_saying())),
         ]
         lines = [line for text in head for line in _wrapped(text)]
-        return "\n".join(lines) + "\n\n" + _toml(self.project)
+        return "\n".join(lines) + "\n\n" + dumps(self.project)
 
     def worth_saying(self) -> list[Left]:
         """What was left, without the settings that stood at their defaults."""
@@ -90,7 +89,7 @@ def grouped(left: Sequence[Left]) -> list[tuple[str, str]]:
     """(settings with values, why), settings of one reason together."""
     reasons: dict[str, list[str]] = {}
     for each in left:
-        reasons.setdefault(each.why, []).append(f"{each.theirs} = {shown(each.value)}")
+        reasons.setdefault(each.why, []).append(f"{shown(each.theirs)} = {shown(each.value)}")
     return [(", ".join(names), why) for why, names in reasons.items()]
 
 
@@ -99,22 +98,6 @@ def shown(value: Any) -> str:
     text = " ".join((value if isinstance(value, str) else repr(value)).split()) or '""'
     text = "".join(char if char.isprintable() else "?" for char in text)
     return text if len(text) <= SHOWN else text[: SHOWN - 3] + "..."
-
-
-def _toml(table: Table, path: str = "") -> str:
-    """TOML with a section for every table, also in lists, so that a person can edit it."""
-    inner = {name: value for name, value in table.items() if isinstance(value, dict) or _is_tables(value)}
-    text = tomli_w.dumps({name: value for name, value in table.items() if name not in inner})
-    for name, value in inner.items():
-        for each in value if isinstance(value, list) else [value]:
-            own = _toml(each, f"{path}{name}.")
-            head = f"[[{path}{name}]]\n" if isinstance(value, list) else f"[{path}{name}]\n"
-            text += ("" if own.startswith("[") else head) + own
-    return text
-
-
-def _is_tables(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and all(isinstance(each, dict) for each in value)
 
 
 def _wrapped(text: str) -> list[str]:
@@ -170,6 +153,8 @@ class Draft:
 
     def done(self) -> Imported:
         """The finished import. Raises TenutoError, naming the source, when no project can be made of it."""
+        if "regularizers" in self.table:  # naming one method leaves out those that are not named
+            self.table["regularizers"].setdefault("prior_preservation", {})
         table = {name: self.table[name] for name in ORDER if name in self.table}
         make_project(table, str(self.source))
         return Imported(self.source, self.system, table, tuple(self.carried), tuple(self.left), tuple(self.uncaptioned))

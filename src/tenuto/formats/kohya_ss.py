@@ -24,39 +24,10 @@ RENAMED = {
 """Field of the interface -> sd-scripts' option."""
 
 NETWORK_ARGS = frozenset(
-    [
-        "preset",
-        "factor",
-        "bypass_mode",
-        "dora_wd",
-        "use_tucker",
-        "use_scalar",
-        "rank_dropout_scale",
-        "rescaled",
-        "train_norm",
-        "decompose_both",
-        "train_on_input",
-        "constraint",
-        "unit",
-        "conv_dim",
-        "conv_alpha",
-        "rank_dropout",
-        "module_dropout",
-        "down_lr_weight",
-        "mid_lr_weight",
-        "up_lr_weight",
-        "block_lr_zero_threshold",
-        "block_dims",
-        "block_alphas",
-        "conv_block_dims",
-        "conv_block_alphas",
-        "loraplus_lr_ratio",
-        "loraplus_unet_lr_ratio",
-        "loraplus_text_encoder_lr_ratio",
-        "train_lora_ggpo",
-        "ggpo_sigma",
-        "ggpo_beta",
-    ]
+    """preset factor bypass_mode dora_wd use_tucker use_scalar rank_dropout_scale rescaled train_norm decompose_both
+    train_on_input constraint unit conv_dim conv_alpha rank_dropout module_dropout down_lr_weight mid_lr_weight
+    up_lr_weight block_lr_zero_threshold block_dims block_alphas conv_block_dims conv_block_alphas loraplus_lr_ratio
+    loraplus_unet_lr_ratio loraplus_text_encoder_lr_ratio train_lora_ggpo ggpo_sigma ggpo_beta""".split()  # noqa: SIM905
 )
 """Fields that go into --network_args."""
 
@@ -85,31 +56,10 @@ OTHER_FAMILIES = (
     "train_single",
 )
 OTHER_KEYS = frozenset(
-    [
-        "ae",
-        "discrete_flow_shift",
-        "model_type",
-        "model_prediction_type",
-        "timestep_sampling",
-        "split_mode",
-        "train_blocks",
-        "guidance_scale",
-        "mem_eff_save",
-        "apply_t5_attn_mask",
-        "blocks_to_swap",
-        "in_dims",
-        "mode_scale",
-        "weighting_scheme",
-        "enable_all_linear",
-        "split_qkv",
-        "train_t5xxl",
-        "cpu_offload_checkpointing",
-        "show_timesteps",
-        "show_timesteps_resolution",
-        "pos_emb_random_crop_rate",
-        "save_clip",
-        "save_t5xxl",
-    ]
+    """ae discrete_flow_shift model_type model_prediction_type timestep_sampling split_mode train_blocks guidance_scale
+    mem_eff_save apply_t5_attn_mask blocks_to_swap in_dims mode_scale weighting_scheme enable_all_linear split_qkv
+    train_t5xxl cpu_offload_checkpointing show_timesteps show_timesteps_resolution pos_emb_random_crop_rate
+    save_clip save_t5xxl""".split()  # noqa: SIM905
 )
 """Widgets of families that tenuto does not train; they stand in every file."""
 
@@ -209,6 +159,8 @@ def _options(draft: Draft, data: Mapping[str, Any]) -> dict[str, Any]:
     _warmup(draft, options)
     _noise(draft, options)
     _rates(options)
+    if _number(options.get("seed")) == 0:  # drawn anew for every run
+        options.pop("seed", None)
     return {name: value for name, value in options.items() if value not in (None, "")}
 
 

@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from tenuto.families.base import Part
+from tenuto.formats.concepts import put_subsets
 from tenuto.formats.imported import NEUTRAL, Draft
-from tenuto.formats.rules import Goes, Rule, apply, carry, is_neutral, reasons
+from tenuto.formats.option_tables import CARRIED, LEFT, NEUTRAL_VALUES
+from tenuto.formats.rules import Goes, apply, carry, is_neutral
 from tenuto.formats.source import find, is_absolute, is_there, written
-from tenuto.formats.subsets import Subset, put_subsets, rows_of
+from tenuto.formats.subsets import Subset, rows_of
 from tenuto.formats.values import (
-    above_zero,
     at_least_zero,
     flag,
     literal,
@@ -28,98 +29,8 @@ from tenuto.formats.values import (
     share,
     size,
     whole,
-    words,
 )
 from tenuto.words import TenutoError
-
-# -- Tables -----------------------------------------------------------------------------------------------------------
-
-CARRIED: dict[str, Rule] = {
-    "clip_skip": Goes("base.clip_skip", positive, unset=(None, "", 0, "0")),
-    "shuffle_caption": Goes("data.variation.shuffle", flag),
-    "keep_tokens": Goes("data.variation.keep_tokens", natural, unset=(None, "", 0, "0")),
-    "caption_dropout_rate": Goes("data.variation.caption_dropout", share, unset=(None, "", 0, 0.0, "0")),
-    "caption_tag_dropout_rate": Goes(
-        "data.variation.tag_dropout",
-        share,
-        unset=(None, "", 0, 0.0, "0"),
-        note="could drop the trigger there; in tenuto the trigger is never dropped",
-    ),
-    "flip_aug": Goes("data.variation.flip", flag, unset=(None, "", False)),
-    "gradient_checkpointing": Goes("training.gradient_checkpointing", flag),
-    "network_weights": Goes("training.start_from", words),
-    "validation_split": Goes("data.validation", share, unset=(None, "", 0, 0.0)),
-    "save_every_n_steps": Goes("training.save_every", positive, unset=(None, "", 0, "0")),
-    "sample_every_n_steps": Goes("training.sample_every", natural, unset=(None, "", 0, "0")),
-    "scale_weight_norms": Goes("regularizers.max_norm.limit", above_zero, unset=(None, "", 0, 0.0, "0")),
-    "min_snr_gamma": Goes("regularizers.snr_weight.gamma", above_zero, unset=(None, "", 0, 0.0, "0")),
-    "ip_noise_gamma": Goes("regularizers.input_perturbation.gamma", above_zero, unset=(None, "", 0, 0.0, "0")),
-}
-
-LEFT = reasons({
-    "tenuto reads it from the checkpoint itself": "v2 v_parameterization sdxl",
-    "about memory and speed there, not about the result; tenuto plans its own":
-        "cache_latents cache_latents_to_disk vae_batch_size skip_cache_check cache_text_encoder_outputs "
-        "cache_text_encoder_outputs_to_disk text_encoder_batch_size max_data_loader_n_workers "
-        "persistent_data_loader_workers xformers sdpa mem_eff_attn lowram highvram lowvram full_fp16 full_bf16 "
-        "fp8_base fp8_base_unet no_half_vae cpu_offload_checkpointing fused_backward_pass torch_compile dynamo_backend "
-        "tokenizer_cache_dir disable_mmap_load_safetensors deepspeed zero_stage ddp_timeout "
-        "ddp_gradient_as_bucket_view ddp_static_graph num_cpu_threads_per_process cache_info blocks_to_swap",
-    "where and how results are saved: tenuto writes runs/<name>/<arm>/seed-N/lora.safetensors with its own metadata":
-        "output_dir logging_dir log_with log_prefix log_tracker_name log_tracker_config wandb_run_name save_precision "
-        "save_model_as save_last_n_epochs save_last_n_steps save_last_n_epochs_state save_last_n_steps_state "
-        "save_state save_state_on_train_end save_n_epoch_ratio resume no_metadata training_comment metadata_title "
-        "metadata_author metadata_description metadata_license metadata_tags metadata_usage_hint metadata_thumbnail "
-        "metadata_merged_from metadata_trigger_phrase metadata_preprocessor metadata_is_negative_embedding log_config "
-        "easy_name tag_occurrence tag_file_location save_toml save_toml_location output_config",
-    "dropped: tenuto talks to no such service":
-        "wandb_api_key huggingface_token huggingface_repo_id huggingface_repo_type huggingface_repo_visibility "
-        "huggingface_path_in_repo save_state_to_huggingface resume_from_huggingface async_upload",
-    "regularizes by noise; tenuto has no such setting yet, the run does without it":
-        "noise_offset noise_offset_random_strength adaptive_noise_scale multires_noise_iterations "
-        "multires_noise_discount ip_noise_gamma_random_strength zero_terminal_snr",
-    "regularizes the adapter; tenuto has no such setting yet, the run does without it":
-        "network_dropout rank_dropout module_dropout",
-    "weighs the loss; tenuto has no such setting yet: every timestep counts the same, errors are squared":
-        "debiased_estimation_loss scale_v_pred_loss_like_noise_pred v_pred_like_loss loss_type huber_schedule huber_c "
-        "huber_scale min_timestep max_timestep masked_loss alpha_mask",
-    "keeps the base's answers as tenuto's own methods do (its teacher had the text adapter on); see "
-    "regularizers.prior_prediction": "custom_attributes",
-    "only changes how captions are worded; tenuto takes captions as they are, without weights and wild cards":
-        "weighted_captions enable_wildcard secondary_separator caption_separator keep_tokens_separator",
-    "tenuto has no such setting: captions are whole from the first step":
-        "token_warmup_min token_warmup_step caption_dropout_every_n_epochs",
-    "captions of any length are read in passes of 75 tokens": "max_token_length",
-    "tenuto crops the middle of the picture and changes no colours":
-        "color_aug random_crop face_crop_aug_range resize_interpolation",
-    "tenuto's buckets come in the checkpoint's own steps, bounded by data.buckets.max_ratio and min_side "
-    "(docs/formats.md compares the shapes)": "bucket_reso_steps max_bucket_reso",
-    "tenuto trains the whole adapter with one rank and one rate":
-        "block_dims block_alphas conv_block_dims conv_block_alphas down_lr_weight mid_lr_weight up_lr_weight "
-        "block_lr_zero_threshold loraplus_lr_ratio loraplus_unet_lr_ratio loraplus_text_encoder_lr_ratio "
-        "dim_from_weights",
-    "tenuto trains on the checkpoint as it is; merge first, then give the merged file":
-        "base_weights base_weights_multiplier",
-    "tenuto's sample pictures are made with the comparison's sampler": "sample_sampler sample_at_first",
-    "tenuto measures drift, bake and strength instead of a validation loss":
-        "validation_seed validate_every_n_steps validate_every_n_epochs max_validation_steps",
-    "tenuto goes on from its own saved states": "initial_epoch initial_step skip_until_initial_step",
-    "the launcher's business": "gpu_ids multi_gpu num_processes num_machines main_process_port",
-    "never worked there; tenuto has no such setting": "stop_text_encoder_training stop_text_encoder_training_pct",
-    "tenuto has no masks from another folder; transparency is laid on data.background": "conditioning_data_dir",
-    "one multiplier for all; set the adapter's strength where you use it": "network_multiplier",
-    "of LyCORIS and other networks; tenuto trains plain LoRA (B A)":
-        "preset factor unit bypass_mode dora_wd wd_on_output use_tucker use_cp use_scalar rank_dropout_scale rescaled "
-        "train_norm decompose_both train_on_input constraint block_size full_matrix rs_lora unbalanced_factorization "
-        "disable_conv_cp train_lora_ggpo ggpo_sigma ggpo_beta dropout",
-})  # fmt: skip
-
-NEUTRAL_VALUES: dict[str, Any] = {
-    "min_timestep": 0, "max_timestep": 1000, "loss_type": "l2", "huber_schedule": "snr", "huber_c": 0.1,
-    "huber_scale": 1.0, "multires_noise_discount": 0.3, "token_warmup_min": 1, "max_token_length": 75,
-    "caption_separator": ",", "network_multiplier": 1.0, "validation_seed": 42, "bucket_reso_steps": 64,
-}  # fmt: skip
-"""Defaults that are neither 0 nor false nor empty."""
 
 DEFAULTS: dict[str, Any] = {
     "learning_rate": 2e-6, "network_dim": 4, "network_alpha": 1.0, "train_batch_size": 1, "max_train_steps": 1600,
@@ -136,6 +47,8 @@ TRAINS = (
 )
 """Options that tell that the training is described, and not only its pictures."""
 NETWORK_NEUTRAL: dict[str, Any] = {"preset": "full", "factor": -1, "unit": 1, "train_on_input": True}
+AS_RESOLUTION = dict.fromkeys(("enable_bucket", "bucket_no_upscale", "min_bucket_reso, max_bucket_reso"), "resolution")
+"""Names for systems that have no bucket settings: their resolution says it all."""
 ADAMW = {"", "adamw", "adamw8bit", "pagedadamw", "pagedadamw8bit", "pagedadamw32bit", "adamwschedulefree"}
 SELF_SCALING = ("dadapt", "prodigy", "adafactor", "dadaptation")
 """Optimizers that find their own rate: theirs (often 1.0) is no rate for AdamW."""
@@ -189,6 +102,7 @@ def convert_training(
     _put_buckets(draft, rest)
     updates = _put_length(draft, rest, reg, rows)
     _put_network(draft, rest, parts)
+    _put_methods(draft, rest)
     _put_optimizer(draft, rest)
     _put_schedule(draft, rest, updates, reg)
     _put_samples(draft, rest, folder)
@@ -197,10 +111,6 @@ def convert_training(
 def whole_run(options: Mapping[str, Any]) -> bool:
     """Whether the training is described, and not its pictures alone."""
     return any(name in options for name in TRAINS)
-
-
-def _take(options: dict[str, Any], name: str, default: Any = None) -> Any:
-    return options.pop(name, default)
 
 
 def _read(draft: Draft, name: str, value: Any, read: Any, default: Any) -> Any:
@@ -219,40 +129,46 @@ def _read(draft: Draft, name: str, value: Any, read: Any, default: Any) -> Any:
 
 def put_base(draft: Draft, options: dict[str, Any], folder: Path, target: Path) -> None:
     """Checkpoint, autoencoder, seed, name."""
-    model = _take(options, "pretrained_model_name_or_path")
+    model = options.pop("pretrained_model_name_or_path", None)
     if isinstance(model, str) and model.strip():
         draft.put("pretrained_model_name_or_path", "base.model", model_place(model.strip(), folder, target))
     else:
         draft.leave("pretrained_model_name_or_path", model or "", "no checkpoint is named: write yours into base.model")
         draft.table["base"] = {"model": "your-checkpoint"}
-    vae = _take(options, "vae")
-    if isinstance(vae, str) and vae.strip():
-        if is_absolute(vae) or is_there(find(vae, folder)):
-            draft.put("vae", "base.vae", written(vae, folder, target))
-        else:
-            draft.leave("vae", vae, "not on this machine; the checkpoint's own is used, or name a folder in base.vae")
-    seed = _take(options, "seed")
-    if seed in (None, "", 0, "0"):
-        draft.leave("seed", seed or 0, "drawn anew for every run there; in tenuto the seed is always known (seed = 0)")
+    _put_file(draft, "vae", options.pop("vae", None), "base.vae", folder, target)
+    _put_file(draft, "network_weights", options.pop("network_weights", None), "training.start_from", folder, target)
+    seed = options.pop("seed", None)
+    if seed in (None, ""):
+        draft.leave("seed", "", "drawn anew for every run there; in tenuto the seed is always known (seed = 0)")
     else:
         carry(draft, "seed", seed, Goes("seed", whole))
-    name = _take(options, "output_name")
+    name = options.pop("output_name", None)
     if isinstance(name, str) and (safe := name.replace("/", "-").replace("\\", "-").strip(" .")):
         draft.put("output_name", "name", safe)
 
 
+def _put_file(draft: Draft, name: str, text: Any, ours: str, folder: Path, target: Path) -> None:
+    """A file or folder beside the checkpoint. Pickles are not carried, nor what is not there and may be a hub id."""
+    if not isinstance(text, str) or not text.strip():
+        return
+    text = text.strip()
+    if text.lower().endswith((".ckpt", ".pt", ".pth", ".bin")):
+        draft.leave(
+            name, text, f"a pickle, which can run code, is not read: `tenuto convert` makes a .safetensors for {ours}"
+        )
+    elif is_absolute(text) or is_there(find(text, folder)):
+        draft.put(name, ours, written(text, folder, target))
+    else:
+        draft.leave(name, text, f"not on this machine: left out; name it in {ours}")
+
+
 def model_place(model: str, folder: Path, target: Path) -> str:
-    """A hub id as it is; a folder relative to the project file; a file by its whole path."""
-    if is_absolute(model):
-        return model
-    place = find(model, folder)
-    if is_there(place) and place.is_dir():
-        return written(model, folder, target)
-    return str(place.absolute()) if is_there(place) and place.is_file() else model
+    """A path that is there, relative to the project file; anything else (a hub id) as it is."""
+    return written(model, folder, target) if is_there(find(model, folder)) else model
 
 
 def _put_prior(draft: Draft, options: dict[str, Any], reg: bool) -> None:
-    weight = _take(options, "prior_loss_weight", 1.0 if whole_run(options) else None)
+    weight = options.pop("prior_loss_weight", 1.0 if whole_run(options) else None)
     if not reg:
         if weight not in (None, 1.0, "1", "1.0"):
             draft.leave(
@@ -268,7 +184,7 @@ def _put_prior(draft: Draft, options: dict[str, Any], reg: bool) -> None:
 
 
 def _put_buckets(draft: Draft, options: dict[str, Any]) -> None:
-    resolution = _take(options, "resolution")
+    resolution = options.pop("resolution", None)
     area = _read(draft, "resolution", resolution, size, None)
     if area:
         draft.put("resolution", "data.buckets.area", area[0] * area[1])
@@ -276,10 +192,10 @@ def _put_buckets(draft: Draft, options: dict[str, Any]) -> None:
         draft.leave(
             "resolution", resolution or "", "not given: pictures are as large as the checkpoint was trained for"
         )
-    bucketed = _read(draft, "enable_bucket", _take(options, "enable_bucket"), flag, False)
-    least = _read(draft, "min_bucket_reso", _take(options, "min_bucket_reso"), natural, 256)
+    bucketed = _read(draft, "enable_bucket", options.pop("enable_bucket", None), flag, False)
+    least = _read(draft, "min_bucket_reso", options.pop("min_bucket_reso", None), natural, 256)
     most = _read(draft, "max_bucket_reso", options.get("max_bucket_reso"), positive, 1024)
-    shrink = _read(draft, "bucket_no_upscale", _take(options, "bucket_no_upscale"), flag, False)
+    shrink = _read(draft, "bucket_no_upscale", options.pop("bucket_no_upscale", None), flag, False)
     if not bucketed:
         draft.put("enable_bucket", "data.buckets.max_ratio", 1.0)
         if area and area[0] != area[1]:
@@ -289,10 +205,10 @@ def _put_buckets(draft: Draft, options: dict[str, Any]) -> None:
                 "one size for all that is no square: tenuto takes the square of the "
                 "same area; raise data.buckets.max_ratio to keep shapes",
             )
-    elif area:
-        widest = min(most / max(least, 1), area[0] * area[1] / max(least, 1) ** 2)
+    elif area and least:
+        widest = min(most / least, area[0] * area[1] / least**2)
         draft.put("min_bucket_reso, max_bucket_reso", "data.buckets.max_ratio", round(max(widest, 1.0), 2))
-        if 0 < least <= int(sqrt(area[0] * area[1])):
+        if least <= int(sqrt(area[0] * area[1])):
             draft.put("min_bucket_reso", "data.buckets.min_side", least)
     draft.put("bucket_no_upscale", "data.buckets.upscale", not shrink)
 
@@ -305,7 +221,7 @@ def _put_captions(draft: Draft, options: dict[str, Any], subsets: Sequence[Subse
     for other in extensions[1:]:
         draft.leave("caption_extension", other, f"tenuto reads one kind of caption file, here {extensions[0]}")
     for name in ("caption_prefix", "caption_suffix"):
-        text = _take(options, name)
+        text = options.pop(name, None)
         if isinstance(text, str) and text:
             draft.leave(
                 name,
@@ -324,8 +240,10 @@ def _put_length(draft: Draft, options: dict[str, Any], reg: bool, rows: int | No
     """Batch and length; returns the updates of the run where they can be known."""
     if "train_batch_size" not in options:
         return _put_epochs(draft, options, reg, rows, None)
-    batch = _read(draft, "train_batch_size", _take(options, "train_batch_size"), positive, 1)
-    accumulate = _read(draft, "gradient_accumulation_steps", _take(options, "gradient_accumulation_steps"), positive, 1)
+    batch = _read(draft, "train_batch_size", options.pop("train_batch_size", None), positive, 1)
+    accumulate = _read(
+        draft, "gradient_accumulation_steps", options.pop("gradient_accumulation_steps", None), positive, 1
+    )
     draft.put("train_batch_size", "training.batch", batch * accumulate)
     if reg or accumulate > 1:
         name = "gradient_accumulation_steps" if accumulate > 1 else "train_batch_size"
@@ -334,8 +252,8 @@ def _put_length(draft: Draft, options: dict[str, Any], reg: bool, rows: int | No
 
 
 def _put_epochs(draft: Draft, options: dict[str, Any], reg: bool, rows: int | None, batch: int | None) -> int | None:
-    epochs = _read(draft, "max_train_epochs", _take(options, "max_train_epochs"), natural, 0)
-    steps = _read(draft, "max_train_steps", _take(options, "max_train_steps"), natural, None)
+    epochs = _read(draft, "max_train_epochs", options.pop("max_train_epochs", None), natural, 0)
+    steps = _read(draft, "max_train_steps", options.pop("max_train_steps", None), natural, None)
     per_epoch = ceil(rows / batch) if rows and batch else None
     total = None
     if epochs:
@@ -351,25 +269,31 @@ def _put_epochs(draft: Draft, options: dict[str, Any], reg: bool, rows: int | No
                 "half of each batch there were reg pictures; here prior rows come on "
                 f"top of the batch, so {total} updates see the same rows",
             )
-    for theirs, ours in (("save_every_n_epochs", "save_every"), ("sample_every_n_epochs", "sample_every")):
-        _in_updates(draft, options, theirs, ours, per_epoch)
+    for ours in ("save_every", "sample_every"):
+        _in_updates(draft, options, ours, per_epoch, reg)
     return total
 
 
-def _in_updates(draft: Draft, options: dict[str, Any], theirs: str, ours: str, per_epoch: int | None) -> None:
-    every = _read(draft, theirs, _take(options, theirs), natural, 0)
-    if every and per_epoch:
-        draft.put(theirs, f"training.{ours}", every * per_epoch)
-    elif every:
-        draft.leave(
-            theirs, every, f"counts epochs, and the pictures are not here to count: set training.{ours} (updates)"
-        )
+def _in_updates(draft: Draft, options: dict[str, Any], ours: str, per_epoch: int | None, reg: bool) -> None:
+    """How often something is done there, in epochs or steps, as updates here. Epochs win, as there."""
+    in_epochs, in_steps = f"{ours}_n_epochs", f"{ours}_n_steps"
+    epochs = _read(draft, in_epochs, options.pop(in_epochs, None), natural, 0)
+    steps = _read(draft, in_steps, options.pop(in_steps, None), natural, 0)
+    if epochs and per_epoch:
+        draft.put(in_epochs, f"training.{ours}", epochs * per_epoch)
+    elif epochs:
+        why = f"counts epochs, and the pictures are not here to count: set training.{ours} (updates)"
+        draft.leave(in_epochs, epochs, why)
+    elif steps:
+        draft.put(in_steps, f"training.{ours}", ceil(steps / 2) if reg else steps)
+    if epochs and steps:
+        draft.leave(in_steps, steps, f"beside {in_epochs}: tenuto has one interval, training.{ours}")
 
 
 def _put_network(draft: Draft, options: dict[str, Any], parts: Sequence[Part]) -> None:
     """Which layers, which rank. networks.lora adapts attention and feed-forward; with conv_dim convolutions too."""
-    extra = _read(draft, "network_args", _take(options, "network_args"), pairs, {})
-    module = str(_take(options, "network_module") or "networks.lora")
+    extra = _read(draft, "network_args", options.pop("network_args", None), pairs, {})
+    module = str(options.pop("network_module", None) or "networks.lora")
     algorithm = str(extra.pop("algo", "lora")).lower()
     lycoris = module.startswith("lycoris")
     convolution = lycoris or _read(draft, "conv_dim", extra.get("conv_dim"), natural, 0) > 0
@@ -381,9 +305,9 @@ def _put_network(draft: Draft, options: dict[str, Any], parts: Sequence[Part]) -
         )
     if "network_dim" not in options:
         return
-    rank = _read(draft, "network_dim", _take(options, "network_dim"), positive, 4)
+    rank = _read(draft, "network_dim", options.pop("network_dim", None), positive, 4)
     draft.put("network_dim", "training.adapter.rank", rank)
-    alpha = _read(draft, "network_alpha", _take(options, "network_alpha"), at_least_zero, None)
+    alpha = _read(draft, "network_alpha", options.pop("network_alpha", None), at_least_zero, None)
     if alpha:
         draft.put("network_alpha", "training.adapter.alpha", alpha)
     elif alpha is not None:
@@ -395,15 +319,18 @@ def _put_network(draft: Draft, options: dict[str, Any], parts: Sequence[Part]) -
             draft.leave(name, value, f"tenuto has one rank and alpha for all layers: {rank} and {alpha or rank:g}")
     adapted = _parts(draft, options, [*parts, *(["convolution"] if convolution and "convolution" not in parts else [])])
     draft.put("network_module", "training.adapter.parts", adapted)
+    options |= {name: extra.pop(name) for name, _ in DROPOUTS if name in extra}
+    if _read(draft, "dora_wd", extra.pop("dora_wd", None), flag, False):
+        draft.put("dora_wd", "training.adapter.dora", True)
     for name, value in extra.items():
         reason = LEFT.get(name, "a setting of the network that tenuto has not")
         draft.leave(name, value, NEUTRAL if is_neutral(name, value, NETWORK_NEUTRAL) else reason)
 
 
 def _parts(draft: Draft, options: dict[str, Any], unet: list[str]) -> list[str]:
-    only_unet = _read(draft, "network_train_unet_only", _take(options, "network_train_unet_only"), flag, False)
+    only_unet = _read(draft, "network_train_unet_only", options.pop("network_train_unet_only", None), flag, False)
     only_text = _read(
-        draft, "network_train_text_encoder_only", _take(options, "network_train_text_encoder_only"), flag, False
+        draft, "network_train_text_encoder_only", options.pop("network_train_text_encoder_only", None), flag, False
     )
     text_lr = options.get("text_encoder_lr")
     text_lr = text_lr[0] if isinstance(text_lr, list) and text_lr else text_lr
@@ -414,11 +341,42 @@ def _parts(draft: Draft, options: dict[str, Any], unet: list[str]) -> list[str]:
     return (["text_encoder"] if only_text else unet) if still or only_text else [*unet, "text_encoder"]
 
 
+DROPOUTS = (("network_dropout", "neuron"), ("rank_dropout", "rank"), ("module_dropout", "module"))
+"""Their option -> what `regularizers.adapter_dropout` calls it."""
+SAME_IN_KIND = "the same in kind: there each coarser level is 2 to 4 times as coarse, drawn anew, here twice"
+
+
+def _put_methods(draft: Draft, options: dict[str, Any]) -> None:
+    """Methods that take more than one option."""
+    dropout = "regularizers.adapter_dropout"
+    for name, what in DROPOUTS:
+        value = options.pop(name, None)
+        chance = _read(draft, name, value, share, 0.0)
+        taken = draft.table.get("regularizers", {}).get("adapter_dropout")
+        if chance and taken:
+            draft.leave(name, value, f"tenuto drops one kind of part, here a {taken['what']}")
+        elif 0 < chance < 1:
+            draft.put(name, f"{dropout}.weight", chance)
+            draft.put(name, f"{dropout}.what", what)
+    if levels := _read(draft, "multires_noise_iterations", options.pop("multires_noise_iterations", None), natural, 0):
+        discount = _read(draft, "multires_noise_discount", options.get("multires_noise_discount"), share, 0.3)
+        draft.put("multires_noise_iterations", "regularizers.multires_noise.levels", levels)
+        draft.put("multires_noise_discount", "regularizers.multires_noise.weight", discount)
+        draft.leave("multires_noise_iterations", levels, SAME_IN_KIND)
+    options.pop("multires_noise_discount", None)
+    low = _read(draft, "min_timestep", options.pop("min_timestep", None), natural, 0)
+    high = _read(draft, "max_timestep", options.pop("max_timestep", None), positive, 1000)
+    if 0 <= low < high <= 1000 and (low, high) != (0, 1000):
+        draft.put("min_timestep", "regularizers.timestep_window.low", low / 1000)
+        draft.put("max_timestep", "regularizers.timestep_window.high", high / 1000)
+        draft.put("min_timestep, max_timestep", "regularizers.timestep_window.prior", True)
+
+
 def _put_optimizer(draft: Draft, options: dict[str, Any]) -> None:
-    name = str(_take(options, "optimizer_type") or "")
+    name = str(options.pop("optimizer_type", None) or "")
     old = [key for key in ("use_8bit_adam", "use_lion_optimizer") if options.pop(key, False)]
     name = name or ("Lion" if "use_lion_optimizer" in old else "AdamW8bit" if old else "")
-    arguments = _read(draft, "optimizer_args", _take(options, "optimizer_args"), pairs, {})
+    arguments = _read(draft, "optimizer_args", options.pop("optimizer_args", None), pairs, {})
     theirs = name.lower()
     plain = theirs in ADAMW
     if theirs not in ("", "adamw"):
@@ -439,7 +397,7 @@ def _put_optimizer(draft: Draft, options: dict[str, Any]) -> None:
             draft.leave(
                 f"optimizer_args {key}", value, f"an argument of {name or 'AdamW'} that tenuto has no setting for"
             )
-    _put_clip(draft, _take(options, "max_grad_norm"))
+    _put_clip(draft, options.pop("max_grad_norm", None))
 
 
 def _first(value: Any) -> Any:
@@ -488,9 +446,9 @@ def _put_clip(draft: Draft, value: Any) -> None:
 
 def _put_schedule(draft: Draft, options: dict[str, Any], updates: int | None, reg: bool) -> None:
     given = "lr_scheduler" in options
-    scheduler = str(_take(options, "lr_scheduler") or "constant").lower()
-    kind, arguments = _take(options, "lr_scheduler_type"), _take(options, "lr_scheduler_args")
-    cycles, power = _take(options, "lr_scheduler_num_cycles"), _take(options, "lr_scheduler_power")
+    scheduler = str(options.pop("lr_scheduler", None) or "constant").lower()
+    kind, arguments = options.pop("lr_scheduler_type", None), options.pop("lr_scheduler_args", None)
+    cycles, power = options.pop("lr_scheduler_num_cycles", None), options.pop("lr_scheduler_power", None)
     shape = SHAPES.get(scheduler, "cosine")
     exact = scheduler in EXACT_SHAPES
     exact |= scheduler == "cosine_with_restarts" and _read(draft, "lr_scheduler_num_cycles", cycles, number, 1) <= 1
@@ -505,16 +463,16 @@ def _put_schedule(draft: Draft, options: dict[str, Any], updates: int | None, re
     if arguments and kind:
         draft.leave("lr_scheduler_args", arguments, "of a scheduler that tenuto has not")
     _put_warmup(draft, options, scheduler, updates, reg)
-    if precision := _take(options, "mixed_precision"):
+    if precision := options.pop("mixed_precision", None):
         _put_precision(draft, str(precision).lower())
     for name in ("lr_decay_steps", "lr_scheduler_timescale", "lr_scheduler_min_lr_ratio"):
-        if value := _take(options, name):
+        if value := options.pop(name, None):
             draft.leave(name, value, "tenuto's schedules run to the last update, down to 0")
 
 
 def _put_warmup(draft: Draft, options: dict[str, Any], scheduler: str, updates: int | None, reg: bool) -> None:
     """A whole number counts steps, a number below 1 is a share of the run."""
-    value = literal(_take(options, "lr_warmup_steps", 0))
+    value = literal(options.pop("lr_warmup_steps", 0))
     asked = _read(draft, "lr_warmup_steps", value, at_least_zero, 0.0)
     if not asked:
         return
@@ -546,7 +504,7 @@ def _put_precision(draft: Draft, precision: str) -> None:
 
 def _put_samples(draft: Draft, options: dict[str, Any], folder: Path) -> None:
     """Sample prompts: a file, or the lines themselves."""
-    given = _take(options, "sample_prompts")
+    given = options.pop("sample_prompts", None)
     if not isinstance(given, str) or not given.strip():
         return
     try:
@@ -563,7 +521,7 @@ def _put_samples(draft: Draft, options: dict[str, Any], folder: Path) -> None:
         draft.put("sample_prompts", "training.sample_prompts", lines)
         draft.leave(
             "sample_prompts",
-            f"{len(lines)} prompts",
+            f"({len(lines)})",
             "their sizes, seeds and negative prompts are not carried: "
             "tenuto's samples are made at the checkpoint's own size",
         )

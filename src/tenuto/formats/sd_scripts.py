@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tenuto.formats.command_line import Command, commands
+from tenuto.formats.command_line import USED, Command, commands
 from tenuto.formats.imported import Draft, Imported
 from tenuto.formats.options import convert
+from tenuto.formats.rules import reasons
 from tenuto.formats.source import Source, find, is_there, open_source, written
 from tenuto.formats.subsets import PREFIXED, REG_NAMES, Subset, extension_of, layout, other_level, subfolders
 from tenuto.formats.values import flag, natural
 from tenuto.words import TenutoError
 
 NAME = "sd-scripts"
-TRAINERS = ("train_network.py", "sdxl_train_network.py", "train_db.py", "sdxl_train.py", "fine_tune.py")
-OTHER_FAMILIES = (
-    "flux_train_network.py",
-    "sd3_train_network.py",
-    "lumina_train_network.py",
-    "anima_train_network.py",
-    "hunyuan_image_train_network.py",
-    "train_textual_inversion.py",
-    "sdxl_train_textual_inversion.py",
-)
+TRAINERS = ("train_network.py", "sdxl_train_network.py")
+ONLY_LORAS = "trains a whole checkpoint, and tenuto trains LoRAs: give the options of a LoRA training"
+OTHER_FAMILY = "trains a family that tenuto cannot train yet: it trains SD 1.x, SD 2.x and SDXL"
+OTHERS = reasons({
+    ONLY_LORAS: "train_db.py fine_tune.py sdxl_train.py",
+    OTHER_FAMILY: "flux_train_network.py sd3_train_network.py lumina_train_network.py anima_train_network.py "
+        "hunyuan_image_train_network.py",
+    "trains an embedding, and tenuto trains LoRAs": "train_textual_inversion.py sdxl_train_textual_inversion.py",
+})  # fmt: skip
+"""Scripts that are refused, and why."""
 TYPICAL = frozenset(
     {
         "pretrained_model_name_or_path",
@@ -50,9 +51,7 @@ def recognises(source: Source) -> bool:
         named = PREFIXED.fullmatch(source.path.resolve().name)
         return bool(named or subfolders(source.path)) or any(subfolders(child) for child in _folders(source.path))
     if source.kind == "text":
-        return any(
-            each.script in (*TRAINERS, *OTHER_FAMILIES) or _typical(each.options) for each in commands(source.text)
-        )
+        return any(each.script in (*TRAINERS, *OTHERS) or _typical(each.options) for each in commands(source.text))
     if not isinstance(source.data, dict):
         return False
     return isinstance(source.data.get("datasets"), list) or (source.kind == "toml" and _typical(flat(source.data)))
@@ -70,7 +69,8 @@ def read(source: Source, extra: Mapping[str, Any], target: Path) -> Imported:
     if source.kind == "folder":
         options = {**_layout_of(source.path), **extra}
     elif source.kind == "text":
-        options = {**_options(one_command(source, TRAINERS, OTHER_FAMILIES)), **extra}
+        options = {**_options(one_command(source, TRAINERS, OTHERS)), **extra}
+        say_variables(draft, options)
     elif isinstance(source.data, dict) and isinstance(source.data.get("datasets"), list):
         options = {**extra, "dataset_config": str(source.path.resolve())}
     elif isinstance(source.data, dict):
@@ -85,31 +85,35 @@ def read(source: Source, extra: Mapping[str, Any], target: Path) -> Imported:
 
 def _options(command: Command) -> dict[str, Any]:
     options = dict(command.options)
-    if command.script in ("train_db.py", "fine_tune.py", "sdxl_train.py"):
-        raise TenutoError(
-            f"{command.script}: trains a whole checkpoint, and tenuto trains LoRAs; give the options of a "
-            "train_network.py, or take out the script's name to import them all the same"
-        )
     if command.script.startswith("sdxl_"):
         options["sdxl"] = True
     return options
 
 
-def one_command(source: Source, scripts: tuple[str, ...], others: tuple[str, ...] = ()) -> Command:
-    """The call of a trainer in a script. Raises TenutoError when there is none, or several."""
-    found = [each for each in commands(source.text) if each.script in scripts or (not each.script and each.options)]
-    other = next((each.script for each in commands(source.text) if each.script in others), None)
-    if not found and other:
-        raise TenutoError(
-            f"{source.path}: calls {other}, which trains what tenuto cannot train yet; "
-            "tenuto trains LoRAs of SD 1.x, SD 2.x and SDXL"
-        )
+def one_command(source: Source, scripts: Sequence[str], others: Mapping[str, str]) -> Command:
+    """The call of a trainer in a script. Raises TenutoError when there is none, or several.
+
+    others: scripts that are refused -> why.
+    """
+    calls = commands(source.text)
+    found = [each for each in calls if each.script in scripts or (not each.script and each.options)]
+    if not found and (other := next((each.script for each in calls if each.script in others), None)):
+        raise TenutoError(f"{source.path}: {other} {others[other]}")
     if not found:
         raise TenutoError(f"{source.path}: no call of {scripts[0]} in it; give the command line or the config")
     named = [each for each in found if each.script] or found
     if len(named) > 1:
         raise TenutoError(f"{source.path}: {len(named)} training commands in it; leave one, or give one per file")
     return named[0]
+
+
+def say_variables(draft: Draft, options: Mapping[str, Any]) -> None:
+    """Variables that are set elsewhere cannot be filled in."""
+    for name, value in options.items():
+        if isinstance(value, str) and USED.search(value):
+            draft.leave(
+                name, value, "holds a variable that this file does not set: write its value into the project file"
+            )
 
 
 def flat(data: Mapping[str, Any]) -> dict[str, Any]:

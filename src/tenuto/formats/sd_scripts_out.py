@@ -12,13 +12,12 @@ from math import ceil, isqrt
 from pathlib import Path
 from typing import Any
 
-import tomli_w
-
 from tenuto.data.dataset import Item
 from tenuto.families.base import Base
 from tenuto.files import write_text
 from tenuto.formats.exported import Exported, PriorSet, open_folder, safe, write_pictures, write_record
 from tenuto.formats.infotext import infotext
+from tenuto.formats.sections import dumps
 from tenuto.prior.store import PriorImage
 from tenuto.project import ConceptSettings, Project
 from tenuto.words import Size
@@ -54,7 +53,7 @@ def export(own: PriorSet, folder: Path) -> Exported:
     notes += _command(own, folder, [scale(own.items, c, len(own.of(c))) for c in own.project.concepts])
     config = {"general": {"caption_extension": ".txt", "enable_bucket": True}, "datasets": datasets}
     comments = "".join(f"# {note}\n" for note in ["Written by `tenuto export`.", *notes])
-    write_text(folder / "dataset.toml", f"{comments}\n{tomli_w.dumps(config)}")
+    write_text(folder / "dataset.toml", f"{comments}\n{dumps(config)}")
     write_record(own, folder, NAME, records)
     return Exported(folder, len(records), tuple(notes))
 
@@ -125,10 +124,11 @@ def _notes(own: PriorSet, concept: ConceptSettings, pool: int, times: int) -> li
     told = (
         f"{concept.name}: {rows} instance rows x {times} = {rows * times} per epoch: all {pool} reg pictures are used"
     )
-    extra = f"; {rows * times - pool} of them twice in an epoch" if rows * times > pool else ""
+    draws = rows * times
+    extra = f", {draws - pool} of them twice" if pool < draws < 2 * pool else f", each {draws // pool} times or more"
     ratio = own.project.ratios().get(concept.name, 0.0)
     other = f" tenuto's ratio {ratio:g} cannot be said there: sd-scripts draws 1 to 1." if ratio != 1 else ""
-    return [f"{told}{extra}.{other}"]
+    return [f"{told}{extra if draws > pool else ''}.{other}"]
 
 
 def _command(own: PriorSet, folder: Path, times: Sequence[int]) -> list[str]:

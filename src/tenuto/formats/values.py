@@ -42,6 +42,12 @@ def share(value: Any) -> float:
     return found
 
 
+def below_one(value: Any) -> float:
+    if (found := share(value)) == 1:
+        raise ValueError("all of it")
+    return found
+
+
 def whole(value: Any) -> int:
     """5, "5", 5.0."""
     found = number(value)

@@ -24,6 +24,7 @@ from pydantic import field_validator
 from tenuto.data.bank import Bank
 from tenuto.data.captions import is_sentence, join_tags, split_tags
 from tenuto.data.dataset import Concept, Item
+from tenuto.data.filtering import filter_caption
 from tenuto.data.problems import Problem
 from tenuto.data.tags import FILTERS, TagCsv, has_trigger, load_tag_csv, near_misses, plain, remove_trigger
 from tenuto.randomness import shuffler
@@ -215,13 +216,8 @@ def _kept_tags(
     caption: str, concept: Concept, triggers: Sequence[str], settings: PromptSettings, known: TagCsv | None
 ) -> tuple[str, ...]:
     """What the caption leaves to a prior prompt."""
-    safe = {plain(tag) for tag in (concept.class_word, *split_tags(settings.prefix), *settings.quality)}
-    filters = [FILTERS[name] for name in settings.filters]
-    return tuple(
-        tag
-        for tag in split_tags(_clean(caption, concept, triggers))
-        if plain(tag) in safe or not any(filter.matches(tag, known) for filter in filters)
-    )
+    keep = (concept.class_word, *split_tags(settings.prefix), *settings.quality)
+    return split_tags(filter_caption(_clean(caption, concept, triggers), settings.filters, known, keep)[0])
 
 
 def _half(tags: Sequence[str], bank: Bank, rng: random.Random, concept: Concept, triggers: Sequence[str]) -> str:

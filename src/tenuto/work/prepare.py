@@ -261,6 +261,8 @@ def announce(prepared: Prepared, listener: Listener) -> None:
     if report.errors:
         more = f" (and {len(report.errors) - 1} more: `tenuto audit` lists them)" if len(report.errors) > 1 else ""
         raise TenutoError(f"{report.errors[0]}{more}")
+    if start := prepared.project.training.start_from:
+        note(listener, f"training goes on from {start}: its layers, ranks and alphas stand for training.adapter")
     for sentence in report.sentences:
         note(listener, sentence)
     for problem in report.warnings:
