@@ -14,7 +14,7 @@ from tenuto.regularizers.base import Done, Memory, Probe, Regularizer
 
 QUARTERS = 4
 """A reading renews this part of the states, so that it costs a quarter of them."""
-LIMITS = (-1.0, 2.0)
+LIMITS = (-0.5, 2.0)
 """The log error that is acted on is cut here: drift starts at 0, and what was let go is slow to come back."""
 SHOULDER = 0.25
 """Share of the budget under which a rise of the drift is no news."""
@@ -44,8 +44,8 @@ class DriftController(Regularizer):
 
     weight: NonNegativeFloat = 0.02
     """How fast M follows: change of its logarithm per update and unit of log error."""
-    damping: NonNegativeFloat = 0.7
-    """How much a rise of the drift raises M at once, as a power of it; above 1 it may swing."""
+    damping: NonNegativeFloat = 1.0
+    """How much a rise of the drift raises M at once, as a power of it; more than 1 may swing."""
     start: PositiveFloat = 4.0
     """M at the start: to hold first and let go then overshoots less than the other way round."""
     budget: PositiveFloat = 0.1
