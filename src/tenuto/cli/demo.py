@@ -21,8 +21,8 @@ PICTURES = 12
 SETTINGS: dict[str, Any] = {
     "seed": 0,
     "base": {"model": "pocket"},
-    "prior": {"per_image": 8, "ratio": 0.5, "sampler": {"steps": 16, "guidance": 4.0}},
-    "regularizers": {"prior_prediction": {"weight": 2.0}},
+    "prior": {"per_image": 8, "ratio": 0.25, "sampler": {"steps": 16, "guidance": 4.0}},
+    "regularizers": {"cached_prior": {"weight": 1.0}},
     "arms": {"seeds": [0, 1, 2]},
     "training": {
         "steps": 200,
@@ -30,7 +30,7 @@ SETTINGS: dict[str, Any] = {
         "save_every": 100,
         "watch_every": 100,
         "adapter": {"rank": 8, "parts": ["attention", "feed_forward", "convolution"]},
-        "optimizer": {"lr": 5e-4},
+        "optimizer": {"lr": 1e-3},
     },
     "comparison": {
         "seeds": [0],
@@ -40,7 +40,7 @@ SETTINGS: dict[str, Any] = {
         "steps": 10,
         "guidance": 4.0,
         "weights": [0.0, 0.5, 1.0, 2.0, 3.0],
-        "strip_prompts": 6,
+        "strip_prompts": 4,
         "strip_seeds": 1,
         "curve_weights": [0.5],
         "curve_checkpoints": 1,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from tenuto.evaluation.arms import Arm, Trained
 from tenuto.evaluation.comparison import compare
@@ -82,7 +83,7 @@ def _arm(prepared: Prepared, name: str, done: Sequence[Done]) -> Arm:
 
 
 def _trained(done: Done) -> Trained:
-    entries = Journal(done.training.folder / "log.jsonl").read()
+    entries = Journal(done.training.folder / "log.jsonl").read()  # a power cut may have taken its last lines
     snapshots = {
         int(p.stem.rpartition("-")[2]): p for p in (done.training.folder / "snapshots").glob("lora-*.safetensors")
     }
@@ -90,13 +91,19 @@ def _trained(done: Done) -> Trained:
         seed=done.training.seed,
         lora=done.lora,
         checkpoints=dict(sorted(snapshots.items())),
-        steps=int(entries[-1]["update"]),
+        steps=int(_plan(done)["updates"]),
         seconds=done.setup_seconds + sum(entry["seconds"] for entry in entries),
-        forwards=done.setup_forwards + entries[-1]["forwards"],
+        forwards=done.setup_forwards + max((entry["forwards"] for entry in entries), default=0.0),
         setup_seconds=done.setup_seconds,
         setup_forwards=done.setup_forwards,
         log=done.training.folder / "log.jsonl",
     )
+
+
+def _plan(done: Done) -> dict[str, Any]:
+    """What the training set out to do."""
+    plan: dict[str, Any] = json.loads((done.training.folder / "plan.json").read_text(encoding="utf-8"))
+    return plan
 
 
 def _extras(prepared: Prepared, done: Sequence[Done], folder: Path) -> Extras:
@@ -113,7 +120,7 @@ def _extras(prepared: Prepared, done: Sequence[Done], folder: Path) -> Extras:
 
 
 def _prior_use(prepared: Prepared, held: Done, folder: Path) -> PriorUse:
-    plan = json.loads((held.training.folder / "plan.json").read_text(encoding="utf-8"))
+    plan = _plan(held)
     store = open_store(prepared)
     shown = [store.record(name) for name in list(plan["used"])[:SHOWN] if name in store]
     weights = ", ".join(
