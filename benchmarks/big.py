@@ -8,6 +8,7 @@ that was held. Each architecture runs in a process of its own, so that memory is
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import resource
 import sys
@@ -21,8 +22,6 @@ from typing import Annotated, Any
 import torch
 import typer
 from diffusers import AutoencoderKL, UNet2DConditionModel
-from rich.console import Console
-from rich.table import Table
 from safetensors.torch import save_file
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTextModelWithProjection
@@ -123,20 +122,17 @@ def main(
     precision: Annotated[str, typer.Option(help="bf16 or fp32")] = "bf16",
     scratch: Annotated[Path | None, typer.Option(help="where the files (7 GiB) lie while they are used")] = None,
 ) -> None:
-    table = Table(
-        "file", "GiB", "opened", "picture encoded", "update", "loss", "peak memory", title=f"{SIZE} {precision}"
-    )
     for form in only or ("sd1", "sdxl"):
         with tempfile.TemporaryDirectory(dir=scratch) as folder:
             found = measure(form, precision, Path(folder))
-        seconds = [f"{found[name]:.1f} s" for name in ("opened", "encoded", "stepped")]
-        table.add_row(
-            found["notes"], f"{found['file']:.1f}", *seconds, f"{found['loss']:.3f}", f"{found['peak']:.1f} GiB"
+        print(
+            f"{found['notes']}: {SIZE}, {precision}; file {found['file']:.1f} GiB opened in {found['opened']:.1f} s, "
+            f"picture encoded in {found['encoded']:.1f} s, update {found['stepped']:.1f} s, loss {found['loss']:.3f}, "
+            f"peak memory {found['peak']:.1f} GiB",
+            flush=True,
         )
-        ok = torch.isfinite(torch.tensor([found["loss"], found["gradient"]])).all() and found["gradient"] > 0
-        if not ok:
+        if not (math.isfinite(found["loss"]) and math.isfinite(found["gradient"]) and found["gradient"] > 0):
             sys.exit(f"{form}: loss {found['loss']}, gradient {found['gradient']}")
-    Console().print(table)
 
 
 if __name__ == "__main__":
