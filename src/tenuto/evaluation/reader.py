@@ -158,7 +158,13 @@ class Reader:
 
     @contextmanager
     def on(self, model: Model) -> Iterator[None]:
-        """The base as this model. What was put on stays on until something else is asked for: attaching takes time."""
+        """The base as this model. What was put on stays on until something else is asked for: attaching and taking off
+        take time. For the bare base it is switched off, which is the same bit for bit."""
+        worn = self._worn
+        if model == BASE and worn is not None and worn[0][1] is None and worn[1] is not None:
+            with worn[1].disabled():
+                yield
+            return
         if self._worn is None or self._worn[0] != (model.lora, model.second):
             self.bare()
             with ExitStack() as stack:
