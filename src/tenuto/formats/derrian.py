@@ -142,17 +142,9 @@ def _subset(draft: Draft, source: Source, table: Mapping[str, Any], target: Path
     return Subset(
         find(place, source.folder),
         place if is_absolute(place) else written(place, source.folder, target),
-        max(_or(draft, "num_repeats", table.get("num_repeats", 1), natural, 1), 1),
+        max(draft.read_or("num_repeats", table.get("num_repeats", 1), natural, 1), 1),
         None,
-        bool(_or(draft, "is_reg", table.get("is_reg", False), flag, False)),
+        bool(draft.read_or("is_reg", table.get("is_reg", False), flag, False)),
         extension=extension_of(table.get("caption_extension")),
         settings=settings,
     )
-
-
-def _or(draft: Draft, name: str, value: Any, read: Any, default: Any) -> Any:
-    try:
-        return read(value)
-    except ValueError as error:
-        draft.leave(name, value, f"{error}: taken as {default}")
-        return default

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -146,6 +146,14 @@ class Draft:
         entry = Left(self.names.get(theirs, theirs), "(a secret)" if theirs in SECRETS and value else value, why)
         if entry not in self.left:
             self.left.append(entry)
+
+    def read_or(self, theirs: str, value: Any, read: Callable[[Any], Any], default: Any) -> Any:
+        """The value as `read` takes it; where it cannot, the default, and it is said."""
+        try:
+            return read(value)
+        except ValueError as error:
+            self.leave(theirs, value, f"{error}: taken as {default}")
+            return default
 
     def leave_all(self, options: Table, why: str) -> None:
         for name, value in options.items():

@@ -249,22 +249,15 @@ def _subset(
         return None
     extension = extension_of(settings.get("caption_extension"), options.get("caption_extension"))
     tokens = settings.get("class_tokens")
+    repeats = settings.get("num_repeats", options.get("dataset_repeats", 1))
     return Subset(
         find(image_dir, folder),
         written(image_dir, folder, target),
-        max(_or(draft, "num_repeats", settings.get("num_repeats", options.get("dataset_repeats", 1)), natural, 1), 1),
+        max(draft.read_or("num_repeats", repeats, natural, 1), 1),
         tokens if isinstance(tokens, str) else None,
-        bool(_or(draft, "is_reg", settings.get("is_reg", False), flag, False)),
+        bool(draft.read_or("is_reg", settings.get("is_reg", False), flag, False)),
         extension=extension,
     )
-
-
-def _or(draft: Draft, name: str, value: Any, read: Any, default: Any) -> Any:
-    try:
-        return read(value)
-    except ValueError as error:
-        draft.leave(name, value, f"{error}: taken as {default}")
-        return default
 
 
 def _say_other_resolution(draft: Draft, dataset: Mapping[str, Any], first: Mapping[str, Any], number: int) -> None:

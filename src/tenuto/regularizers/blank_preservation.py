@@ -41,7 +41,4 @@ class BlankPreservation(Distilled):
         return draft.marked(MARK, seed, self.share) if draft.role == "instance" else draft
 
     def loss(self, step: Step, memory: Memory) -> Tensor | None:
-        rows = step.rows("instance", MARK)
-        if not rows:
-            return None
-        return self.held(step, rows, step.gap(rows, at="blank") / self.share, memory)
+        return self.held_at(step, MARK, "blank", self.share, memory)

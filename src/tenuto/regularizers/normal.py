@@ -62,3 +62,8 @@ class Distilled(Regularizer):
             effect = memory["effect"].to(gap.device)[bins_of(step.t[list(rows)], step.process.steps)]
             gap = gap * float(memory["error"]) / effect
         return self.weight_at(step.epoch) * step.spread(rows, gap)
+
+    def held_at(self, step: Step, mark: str, at: At, share: float, memory: Memory) -> Tensor | None:
+        """The term of the marked instance rows, a `share` of all, each counting so much the more."""
+        rows = step.rows("instance", mark)
+        return self.held(step, rows, step.gap(rows, at=at) / share, memory) if rows else None

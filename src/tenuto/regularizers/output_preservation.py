@@ -44,7 +44,4 @@ class OutputPreservation(Distilled):
         return draft.marked(MARK, seed, self.share)
 
     def loss(self, step: Step, memory: Memory) -> Tensor | None:
-        rows = step.rows("instance", MARK)
-        if not rows:
-            return None
-        return self.held(step, rows, step.gap(rows, at="class") / self.share, memory)
+        return self.held_at(step, MARK, "class", self.share, memory)

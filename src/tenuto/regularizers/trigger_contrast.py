@@ -47,7 +47,4 @@ class TriggerContrast(Distilled):
         return draft.marked(MARK, seed, self.share)
 
     def loss(self, step: Step, memory: Memory) -> Tensor | None:
-        rows = step.rows("instance", MARK)
-        if not rows:
-            return None
-        return self.held(step, rows, step.gap(rows, at="bare") / self.share, memory)
+        return self.held_at(step, MARK, "bare", self.share, memory)
