@@ -2,8 +2,9 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
+TESTS = $(BIN)/python -m pytest -n 2 --dist loadfile --ignore tests/cluster && $(BIN)/python -m pytest tests/cluster
 
-.PHONY: install demo test check evidence bench big clean
+.PHONY: install demo test check evidence leaderboard article prior-bench bench big endure docs docs-check clean
 
 install: .venv/installed
 
@@ -11,30 +12,48 @@ install: .venv/installed
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --upgrade pip
 	$(BIN)/pip install --quiet -c constraints.txt torch
-	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev,tensorboard]'
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev,tensorboard,optimizers,tagger,web,cluster,docs]'
 	touch .venv/installed
 
 demo: install      ## base | plain | held on the checkpoint that ships: runs/demo/report.html
 	$(BIN)/tenuto demo
 
 test: install      ## what CI runs
-	$(BIN)/python -m pytest
+	$(TESTS)   # two files at a time; Ray wants the machine for itself
 
 check: install     ## format, lint, types, import order, tests
-	$(BIN)/ruff format --check src tests tools
-	$(BIN)/ruff check src tests tools
+	$(BIN)/ruff format --check src tests tools benchmarks
+	$(BIN)/ruff check src tests tools benchmarks
 	$(BIN)/lint-imports
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+	$(TESTS)
 
 evidence: install  ## the full table, hours; goes on where it was stopped
 	$(BIN)/python -m benchmarks.evidence
+
+leaderboard: install  ## every method on the same work, days on two cores; goes on where it was stopped (QUICK=1: minutes)
+	$(BIN)/python -m benchmarks.leaderboard $(if $(QUICK),--quick)
+
+article: install   ## the article's experiments (presets/article), hours; goes on where it was stopped
+	$(BIN)/python -m benchmarks.article
+
+prior-bench: install  ## prior images per second, and what fewer steps cost, by sampler
+	$(BIN)/python -m benchmarks.prior
 
 bench: install     ## speed of generation and training
 	$(BIN)/python -m benchmarks.speed
 
 big: install       ## SD 1.5 and SDXL at full size with random weights: load, one training step on the CPU, peak memory
 	$(BIN)/python -m benchmarks.big
+
+endure: install    ## kills, damaged inputs, a long run: hours; goes on where it was stopped
+	$(BIN)/python -m benchmarks.endurance
+
+docs: install      ## the documentation as a site: build/site/index.html, readable without a server; broken links fail
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
+
+docs-check: install  ## runs every command of the docs, but for those that tools/docs/left.toml names
+	$(BIN)/python -m tools.docs.check
 
 clean:
 	rm -rf .venv build dist src/*.egg-info

@@ -2,8 +2,9 @@
 
     python -m benchmarks.big [--only sdxl] [--precision bf16]
 
-It shows that a downloaded checkpoint of that size loads and trains here, how long a step takes, and the most memory
-that was held. Each architecture runs in a process of its own, so that memory is counted apart.
+It shows that a downloaded checkpoint of that size loads and trains here, how long a step takes, the most memory that
+was held, and how much of it the update took beside what the audit counts for it (`work/memory.py`; on Linux). Each
+architecture runs in a process of its own, so that memory is counted apart.
 """
 
 from __future__ import annotations
@@ -29,14 +30,17 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection
 from tenuto.adapters.adapter import Adapter, AdapterSettings
 from tenuto.data.schedule import Draw, Update
 from tenuto.families.autoencoder import PREFIX
+from tenuto.families.base import Base
 from tenuto.families.checkpoints import open_base
 from tenuto.families.keys import Origin, clip_origins, open_clip_origins, unet_origins, vae_origins
 from tenuto.families.layouts import LAYOUTS, Layout
+from tenuto.families.meter import bytes_of, weightless
 from tenuto.families.recognise import UNET
 from tenuto.families.weights import empty
 from tenuto.training.loop import Run
 from tenuto.training.rows import Row
 from tenuto.training.settings import TrainingSettings
+from tenuto.training.trial import held_by_update
 from tenuto.words import Size
 
 SIZE = Size(512, 512)
@@ -86,19 +90,43 @@ def one_step(path: str, precision: str, answer: Any) -> None:
         steps=1, batch=1, watch_every=0, gradient_checkpointing=True, adapter=AdapterSettings(rank=16)
     )
     adapter = Adapter.attach(base, settings.adapter)
+    row = Row("a", 0, "instance", SIZE, "1girl, smile, beach", 1, latents)
+    counted = _counted(base, settings, row)
     base.checkpointing(True)
+    before = _resident(reset=True)
+    marks.append(time.perf_counter())
     run = Run(
         base=base, adapter=adapter, settings=settings, regularizers={}, updates=[Update((Draw("a", 0, "instance"),))],
-        sources={}, rows_per_epoch=1, seed=0, folder=Path(tempfile.gettempdir()), plan="",
+        sources={}, rows_per_epoch=1, seed=0, folder=Path(tempfile.gettempdir()),
     )  # fmt: skip
-    losses = run.learn([Row("a", 0, "instance", SIZE, "1girl, smile, beach", 1, latents)])
+    losses = run.learn([row])
     moved = run.apply()
     marks.append(time.perf_counter())
-    opened, encoded, stepped = (end - start for start, end in pairwise(marks))
+    opened, encoded, _, stepped = (end - start for start, end in pairwise(marks))
     answer.put({
+        "update": _resident() - before, "counted": counted / 2**30,
         "notes": base.notes[0], "opened": opened, "encoded": encoded, "stepped": stepped, "loss": losses["instance"],
         "gradient": moved["gradient_norm"], "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
     })  # fmt: skip
+
+
+def _counted(base: Base, settings: TrainingSettings, row: Row) -> int:
+    """What the audit says that an update and the optimizer's moments take."""
+    twin = weightless(base)
+    adapter = Adapter.attach(twin, settings.adapter)
+    moments = int(settings.optimizer.remembers * bytes_of(adapter.parameters()))
+    return held_by_update(twin, adapter, settings, {}, [row]) + moments
+
+
+def _resident(*, reset: bool = False) -> float:
+    """GiB: the most that this process held since the last reset, or what it holds at the reset; nan off Linux."""
+    status, clear = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+    if not clear.exists():
+        return math.nan
+    if reset:
+        clear.write_text("5")
+    lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
+    return int(lines["VmHWM"].split()[0]) / 2**20
 
 
 def measure(form: str, precision: str, folder: Path) -> dict[str, Any]:
@@ -128,7 +156,8 @@ def main(
         print(
             f"{found['notes']}: {SIZE}, {precision}; file {found['file']:.1f} GiB opened in {found['opened']:.1f} s, "
             f"picture encoded in {found['encoded']:.1f} s, update {found['stepped']:.1f} s, loss {found['loss']:.3f}, "
-            f"peak memory {found['peak']:.1f} GiB",
+            f"peak memory {found['peak']:.1f} GiB; "
+            f"the update took {found['update']:.2f} GiB, counted {found['counted']:.2f}",
             flush=True,
         )
         if not (math.isfinite(found["loss"]) and math.isfinite(found["gradient"]) and found["gradient"] > 0):

@@ -11,6 +11,7 @@ from __future__ import annotations
 import statistics
 import tempfile
 import time
+from itertools import islice
 from pathlib import Path
 from typing import Annotated
 
@@ -21,6 +22,7 @@ from rich.table import Table
 
 from tenuto.adapters.adapter import Adapter, AdapterSettings
 from tenuto.data.schedule import plan_updates
+from tenuto.events import Listener, silent
 from tenuto.families.base import Base
 from tenuto.families.checkpoints import open_base
 from tenuto.families.sampling import SamplerSettings, sample
@@ -40,6 +42,12 @@ METHODS: dict[str, dict[str, Regularizer]] = {
 }
 
 
+COMPILED = "plain, compiled"
+PROMPT = "1girl, smile, beach"
+WARM = 3
+"""Updates in which things are compiled."""
+
+
 class _Made:
     """A row with random latents."""
 
@@ -50,28 +58,56 @@ class _Made:
         self.latents = noise(base.geometry.latent(self.bucket), 0, "bench", row=self.id)
 
     def row(self, visit: int) -> Row:
-        return Row(self.id, visit, self.role, self.bucket, "1girl, smile, beach", 1, self.latents)
+        return Row(self.id, visit, self.role, self.bucket, PROMPT, 1, self.latents)
+
+    def prompt(self) -> str:
+        return PROMPT
 
 
-def seconds_per_update(base: Base, methods: dict[str, Regularizer], batch: int, ratio: float, updates: int) -> float:
-    """Mean wall seconds of an update, the first one left out."""
+def run_of(
+    base: Base,
+    methods: dict[str, Regularizer],
+    batch: int,
+    ratio: float,
+    updates: int,
+    *,
+    compiled: bool = False,
+    listener: Listener = silent,
+) -> Run:
+    """A training of so many updates on a fresh adapter."""
     items, prior = ([_Made(base, n, role) for n in range(16)] for role in ("instance", "prior"))
-    settings = TrainingSettings(steps=updates + 1, batch=batch, watch_every=0, adapter=AdapterSettings(rank=8))
-    adapter = Adapter.attach(base, settings.adapter)
-    run = Run(
-        base=base, adapter=adapter, settings=settings, regularizers=methods,
-        updates=plan_updates(items, prior, batch=batch, updates=updates + 1, ratio=ratio if methods else 0, seed=0),
+    settings = TrainingSettings(
+        steps=updates, batch=batch, watch_every=0, adapter=AdapterSettings(rank=8), compile=compiled
+    )
+    return Run(
+        base=base, adapter=Adapter.attach(base, settings.adapter), settings=settings, regularizers=methods,
+        updates=plan_updates(items, prior, batch=batch, updates=updates, ratio=ratio if methods else 0, seed=0),
         sources={own.id: own for own in (*items, *prior)}, rows_per_epoch=len(items), seed=0,
-        folder=Path(tempfile.gettempdir()), plan="",
+        folder=Path(tempfile.gettempdir()), listener=listener,
     )  # fmt: skip
+
+
+def seconds_per_update(run: Run, updates: int, unmeasured: int = 1) -> float:
+    """Mean wall seconds of the next updates, the first ones left out."""
     start = 0.0
-    for number, rows in enumerate(run.remaining()):
-        if number == 1:
+    for number, rows in enumerate(islice(run.remaining(), updates + unmeasured)):
+        if number == unmeasured:
             start = time.perf_counter()
         run.learn(rows)
         run.apply()
-    adapter.detach()
     return (time.perf_counter() - start) / updates
+
+
+def compiled_run(model: str, batch: int, updates: int) -> Run:
+    """On a base of its own, compiled once: that is what a training does. Tells how long compiling took."""
+    told: list[str] = []
+    listener: Listener = lambda event: told.append(str(event.data))  # noqa: E731
+    run = run_of(open_base(model), {}, batch, 0, updates + WARM, compiled=True, listener=listener)
+    run.means.begin()
+    start = time.perf_counter()
+    seconds_per_update(run, 1, WARM - 1)
+    print(f"compiling: {time.perf_counter() - start:.0f} s for the first {WARM} updates", *told)
+    return run
 
 
 def images_per_second(base: Base, batch: int, settings: SamplerSettings) -> float:
@@ -89,13 +125,21 @@ def main(
     updates: Annotated[int, typer.Option()] = 10,
     batch: Annotated[int, typer.Option()] = 4,
     ratio: Annotated[float, typer.Option()] = 1.0,
+    compiled: Annotated[bool, typer.Option("--compile", help="Also a plain training under torch.compile.")] = False,
 ) -> None:
     base = open_base(model)
     times: dict[str, list[float]] = {name: [] for name in METHODS}
     rates: list[float] = []
+    fast = compiled_run(model, batch, rounds * (updates + 1)) if compiled else None
+    if fast is not None:
+        times[COMPILED] = []
     for _ in range(rounds):
         for name, methods in METHODS.items():
-            times[name].append(seconds_per_update(base, methods, batch, ratio, updates))
+            run = run_of(base, methods, batch, ratio, updates + 1)
+            times[name].append(seconds_per_update(run, updates))
+            run.adapter.detach()
+        if fast is not None:
+            times[COMPILED].append(seconds_per_update(fast, updates))
         rates.append(images_per_second(base, 16, SamplerSettings(steps=20, guidance=4.0)))
     table = Table("what", "median", "against plain", title=f"{model}, batch {batch}, ratio {ratio:g}, {rounds} rounds")
     for name, own in times.items():

@@ -16,9 +16,11 @@ from tenuto.families.base import Base, Conditioning
 from tenuto.families.process import from_alphas
 from tenuto.prior.states import BasePath, State
 from tenuto.randomness import noise
+from tenuto.ranks import ALONE, Ranks
 from tenuto.regularizers.base import Regularizer
 from tenuto.regularizers.step import At, Step
 from tenuto.training.loop import Run
+from tenuto.training.plan import Plan
 from tenuto.training.rows import Row
 from tenuto.training.settings import TrainingSettings
 from tenuto.words import Role, Size
@@ -52,6 +54,9 @@ class Thing:
             self.mask, path,
         )  # fmt: skip
 
+    def prompt(self) -> str:
+        return self.caption
+
     def path(self) -> BasePath:
         """A made-up base path."""
         return BasePath(self.caption, "", self.bucket, 1, self.states, self.state)
@@ -84,13 +89,13 @@ def make_run(
     ratio: float = 1.0,
     steps: int = 4,
     parts: tuple[str, ...] = ("attention",),
+    ranks: Ranks = ALONE,
     **settings: object,
 ) -> Run:
     """A run on a fresh adapter, all draws decided by names."""
     items, prior = items or things(6), prior or things(8, "prior")
-    own = TrainingSettings(
-        steps=steps, batch=2, watch_every=0, adapter=AdapterSettings(rank=4, parts=parts), **settings
-    )
+    given = {"watch_every": 0, "adapter": AdapterSettings(rank=4, parts=parts)} | settings
+    own = TrainingSettings(steps=steps, batch=2, **given)
     wants = any(m.active() and m.needs_prior() for m in (regularizers or {}).values())
     updates = plan_updates(items, prior, batch=2, updates=steps, ratio=ratio if wants else 0.0, seed=3)
     return Run(
@@ -104,7 +109,8 @@ def make_run(
         sensor=[replace(thing, states=4).path() for thing in things(16, "prior", WIDE)],
         seed=3,
         folder=folder,
-        plan="test",
+        plan=Plan({"test": 1}),
+        ranks=ranks,
     )
 
 

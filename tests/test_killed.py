@@ -10,8 +10,9 @@ import time
 from pathlib import Path
 
 import torch
-from PIL import Image
 from safetensors.torch import load_file
+
+from tests.jobs import plain_pictures
 
 PROJECT = """
 [base]
@@ -45,10 +46,7 @@ def test_sigkill_at_any_instant_then_the_same_command(tiny_folder: Path, tmp_pat
 
     def project(name: str) -> Path:
         folder = tmp_path / name
-        (folder / "pictures").mkdir(parents=True)
-        for i in range(3):
-            Image.new("RGB", (16, 16), (60 * i, 90, 20)).save(folder / "pictures" / f"{i}.png")
-            (folder / "pictures" / f"{i}.txt").write_text(f"zxq, tag {i}")
+        plain_pictures(folder / "pictures", [(16, 16)] * 3)
         (folder / "p.toml").write_text(PROJECT.format(model=tiny_folder))
         return folder
 

@@ -28,7 +28,7 @@ SMALL: dict[str, Any] = {
         "weights": [0.0, 1.0, 2.0],
         "strip_prompts": 2,
         "curve_checkpoints": 1,
-        "curve_prompts": 1,
+        "curve_prompts": 5,  # more than rows have
         "concept_groups": concept_groups(NAME),
     },
 }

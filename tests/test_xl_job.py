@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from PIL import Image
 from safetensors.torch import load_file
 
 from tenuto.evaluation.comparison import Comparison
@@ -14,14 +13,11 @@ from tenuto.events import Event
 from tenuto.families.layouts import LAYOUTS
 from tenuto.project import load_project
 from tenuto.work.compare import run_project
+from tests.jobs import COMPARISON, CONCEPT, noise_pictures
 from tests.single_files import ldm_tensors, tiny_layout, write_single_file
 
-PROJECT = """
-[base]
-model = "noob.safetensors"
-[[concepts]]
-name = "eyes"
-images = "pictures"
+PROJECT = f"""
+{CONCEPT.format(model="noob.safetensors")}
 trigger = "zxq eyes"
 class_word = "eyes"
 [prior]
@@ -41,17 +37,7 @@ gradient_checkpointing = true
 [training.adapter]
 rank = 2
 parts = ["attention", "text_encoder"]
-[comparison]
-seeds = [0]
-prompts = 1
-drift_prompts = 2
-states = 2
-steps = 2
-weights = [0.0, 1.0]
-strip_prompts = 1
-curve_weights = [0.5]
-curve_checkpoints = 1
-curve_prompts = 1
+{COMPARISON}
 """
 
 
@@ -59,10 +45,8 @@ def test_the_whole_job(tiny_xl_folder: Path, tmp_path: Path, monkeypatch: pytest
     monkeypatch.setitem(LAYOUTS, "tiny", tiny_layout(tiny_xl_folder, "sdxl"))
     marks = {"v_pred": torch.zeros(0), "ztsnr": torch.zeros(0)}
     write_single_file(tmp_path / "noob.safetensors", ldm_tensors(tiny_xl_folder, "sdxl") | marks)
-    (tmp_path / "pictures").mkdir()
-    for number, (size, colour) in enumerate([((16, 16), "red"), ((32, 16), "green"), ((16, 16), "blue")]):
-        Image.effect_noise(size, 90 + number).convert("RGB").save(tmp_path / f"pictures/{number}.png")
-        (tmp_path / f"pictures/{number}.txt").write_text(f"zxq eyes, {colour} background, smile")
+    captions = [f"zxq eyes, {colour} background, smile" for colour in ("red", "green", "blue")]
+    noise_pictures(tmp_path / "pictures", [(16, 16), (32, 16), (16, 16)], captions)
     (tmp_path / "project.toml").write_text(PROJECT)
     heard: list[Event] = []
     (report,) = run_project(load_project(tmp_path / "project.toml"), tmp_path / "run", heard.append)

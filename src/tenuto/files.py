@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import errno
+import glob
 import json
 import os
+import platform
+import tomllib
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
+import psutil
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -25,12 +31,17 @@ PICKLES = {".ckpt", ".pt", ".pth", ".bin"}
 def written_whole(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it over `path` once the block has ended well.
 
-    A reader sees the old file or the new one, never a part, also after a power cut.
-    Raises TenutoError when the folder cannot be written to or the disk is full.
+    A reader sees the old file or the new one, never a part, also after a power cut. What killed processes left of the
+    same file goes. Raises TenutoError when the folder cannot be written to or the disk is full.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    begin = f".{path.name}.{_place_of_numbers()}-"
+    temporary = path.with_name(f"{begin}{os.getpid()}-{uuid4().hex[:12]}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        for left in path.parent.glob(f"{glob.escape(begin)}*.part"):
+            writer = left.name[len(begin) :].partition("-")[0]
+            if writer.isdecimal() and not psutil.pid_exists(int(writer)):
+                left.unlink(missing_ok=True)
         yield temporary
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
@@ -38,13 +49,23 @@ def written_whole(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise cannot_write(path, error) from error
     finally:
-        if temporary.parent.is_dir():
+        with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+@cache
+def _place_of_numbers() -> str:
+    """Where process numbers mean the same: machines and containers may share a folder."""
+    space = ""
+    with suppress(OSError):
+        space = str(Path("/proc/self/ns/pid").readlink())
+    return hash_text(platform.node(), space)[:8]
 
 
 def cannot_write(path: Path, error: OSError) -> TenutoError:
     """The one line a user sees when writing fails."""
-    remedy = "free some space" if error.errno == errno.ENOSPC else "choose another folder or mend its permissions"
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    remedy = "free some space" if full else "choose another folder or mend its permissions"
     return TenutoError(
         f"{path}: cannot be written ({error.strerror or error}); {remedy}, then run the same command again"
     )
@@ -126,6 +147,28 @@ def _end_of_data(header: bytes) -> int:
         return max(int(entry["data_offsets"][1]) for name, entry in index.items() if name != "__metadata__")
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, RecursionError):
         return 0
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Raises ValueError for all that is not JSON, also for what is nested too deeply."""
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+
+
+def parse_toml(text: str) -> dict[str, Any]:
+    """Raises ValueError for all that is not TOML, also for what is nested too deeply."""
+    try:
+        return tomllib.loads(text)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+
+
+def first_line(error: Exception) -> str:
+    """What a library says in one line, or what kind of error it is."""
+    told = str(error).strip().splitlines()
+    return told[0][:160] if told else type(error).__name__
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import difflib
-import tomllib
-from collections.abc import Mapping, Sequence
+import errno
+import re
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import UnionType
-from typing import Any, Literal, Self, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Self, Union, get_args, get_origin
 
 import tomli_w
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     Field,
     NonNegativeFloat,
     NonNegativeInt,
@@ -28,6 +30,7 @@ from tenuto.data.dataset import VariationSettings
 from tenuto.evaluation.settings import ComparisonSettings
 from tenuto.families.prediction import Told
 from tenuto.families.sampling import SamplerSettings
+from tenuto.files import parse_toml
 from tenuto.prior.prompts import PromptSettings
 from tenuto.regularizers.base import Regularizer
 from tenuto.regularizers.catalogue import REGULARIZERS
@@ -79,13 +82,16 @@ class PriorSettings(PromptSettings):
     """Pool size: prior images per instance image. Unset: as many as the run draws, so that each is used once (or, where
     every method that uses them reads kept states, so that each of those is)."""
     ratio: NonNegativeFloat = 1.0
-    """Prior rows per instance row; any number."""
+    """Prior rows per instance row; any number. Where updates get less than one, each counts more (up to 8 times)."""
     sampler: SamplerSettings = SamplerSettings()
     """How prior images are sampled from the base."""
     seed: int = 0
     """Seed of the prior images. Apart from the run's seed, so that runs share them."""
     batch: PositiveInt = 16
-    """Prior images that are sampled together; it moves their last bits, so it belongs to the plan."""
+    """Prior images that are kept in one file and made as a whole."""
+    at_once: PositiveInt | None = None
+    """Prior images on the device at once; it moves their last bits. Unset: on a CPU `batch`, on a GPU as many as fit
+    (64 are tried, then half as many, and so on)."""
     store: str | None = None
     """Folder of the prior set; unset: one place for all projects of this user."""
     folders: tuple[FolderSettings, ...] = ()
@@ -107,6 +113,8 @@ class ConceptSettings(Settings):
     """What it is a case of ("1girl", "dog"); may be empty."""
     repeats: PositiveInt = 1
     """Uses of each picture per epoch."""
+    caption: str = ""
+    """The caption of pictures that have no caption file."""
     prior: PriorSettings | None = None
     """[concepts.prior]: what differs from [prior] for this concept (prompts, per_image, ratio)."""
     test_images: str | None = None
@@ -129,6 +137,13 @@ class DataSettings(Settings):
     validation: float = Field(0.0, ge=0.0, lt=1.0)
     """Share of the pictures that is set aside, never trained on."""
 
+    @field_validator("caption_extension")
+    @classmethod
+    def _is_an_extension(cls, value: str) -> str:
+        if not re.fullmatch(r"(\.[\w-]+)+", value):
+            raise ValueError("write an extension such as .txt")
+        return value
+
 
 class ArmsSettings(Settings):
     """[arms]: which trainings are made and compared."""
@@ -137,6 +152,17 @@ class ArmsSettings(Settings):
     """Training seeds; unset: the project's one. Several give the report its spread."""
     plain: bool = True
     """Also train without any regularizer, to compare with."""
+    at_once: int = Field(default=1, ge=1)
+    """Trainings under way at once on the CPU, and then arms being compared, each in a process with its share of the
+    cores and a base of its own in memory: with small models faster than one after another."""
+
+
+def _method(named: Any) -> Any:
+    """A regularizer from (its name, its fields)."""
+    name, fields = named
+    if name not in REGULARIZERS:
+        raise ValueError(f"no regularizer is called {name!r}{_nearest(name, REGULARIZERS)}")
+    return fields if isinstance(fields, Regularizer) else REGULARIZERS[name].model_validate(fields)
 
 
 class Project(Settings):
@@ -150,23 +176,18 @@ class Project(Settings):
     concepts: tuple[ConceptSettings, ...] = Field(min_length=1)
     data: DataSettings = DataSettings()
     prior: PriorSettings = PriorSettings()
-    regularizers: dict[str, SerializeAsAny[Regularizer]] = Field(default={"prior_preservation": PriorPreservation()})
+    regularizers: dict[str, Annotated[SerializeAsAny[Regularizer], BeforeValidator(_method)]] = Field(
+        default={"prior_preservation": PriorPreservation()}
+    )
     training: TrainingSettings = TrainingSettings()
     arms: ArmsSettings = ArmsSettings()
     comparison: ComparisonSettings = ComparisonSettings()
 
     @field_validator("regularizers", mode="before")
     @classmethod
-    def _from_catalogue(cls, value: Any) -> Any:
-        if not isinstance(value, Mapping):
-            return value
-        for name in value:
-            if name not in REGULARIZERS:
-                raise ValueError(f"no regularizer is called {name!r}{_nearest(name, REGULARIZERS)}")
-        return {
-            name: fields if isinstance(fields, Regularizer) else REGULARIZERS[name].model_validate(fields)
-            for name, fields in value.items()
-        }
+    def _named(cls, value: Any) -> Any:
+        """Each entry with its name, by which `_method` finds its class."""
+        return {name: (name, fields) for name, fields in value.items()} if isinstance(value, Mapping) else value
 
     @model_validator(mode="after")
     def _names_differ(self) -> Self:
@@ -212,21 +233,43 @@ def most_states(methods: Mapping[str, Regularizer]) -> int:
     return max((method.needs_states() for method in methods.values() if method.active()), default=0)
 
 
+RUNS = "runs"
+"""The folder of all runs, below where the command is given."""
+
+
+def run_folder(file: Path, name: str | None) -> Path:
+    """Where the run of the project in this file lies, if nobody says otherwise."""
+    return Path(RUNS) / (name or file.stem)
+
+
 def load_project(path: Path, changes: Sequence[str] = ()) -> Project:
     """Read a project file; `changes` are "section.key=value" as in --set. Paths in it are relative to the file.
 
     Raises TenutoError that names the file, the key and the nearest valid name.
     """
+    table = read_toml(path, "project file")
+    apply_changes(table, changes)
+    return project_in(table, path)
+
+
+def read_toml(path: Path, what: str) -> dict[str, Any]:
+    """A TOML file as plain data. Raises TenutoError."""
     try:
-        table = tomllib.loads(path.read_bytes().decode("utf-8-sig"))
+        return parse_toml(path.read_bytes().decode("utf-8-sig"))
     except FileNotFoundError as error:
-        raise TenutoError(f"{path}: no such project file") from error
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise TenutoError(f"{path}: not a readable TOML file ({error})") from error
-    for change in changes:
-        _set(table, change)
-    project = make_project(table, str(path))
-    return _resolved(project, path.resolve().parent)
+        raise TenutoError(f"{path}: no such {what}; the README shows one") from error
+    except IsADirectoryError as error:
+        raise TenutoError(f"{path}: a folder; give the {what} in it") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise TenutoError(f"{path}: not a readable TOML file ({error}); save it as UTF-8 text") from error
+    except ValueError as error:
+        hint = "write Windows paths with / or in 'single quotes'" if "\\" in str(error) else "mend that line"
+        raise TenutoError(f"{path}: not a TOML file ({error}); {hint}") from error
+
+
+def project_in(table: Mapping[str, Any], path: Path, source: str = "") -> Project:
+    """The project that stands in this data; its paths are relative to the file at `path`."""
+    return _resolved(make_project(table, source or str(path)), path.resolve().parent)
 
 
 def make_project(table: Mapping[str, Any], source: str) -> Project:
@@ -234,58 +277,146 @@ def make_project(table: Mapping[str, Any], source: str) -> Project:
     try:
         return Project.model_validate(table)
     except ValidationError as error:
-        raise TenutoError(f"{source}: " + "; ".join(_explain(detail) for detail in error.errors())) from error
+        raise TenutoError(f"{source}: {explained(error, Project)}") from error
+
+
+def _causes(details: Sequence[ErrorDetails]) -> list[ErrorDetails]:
+    """Without what only follows: a list whose entries are wrong counts as too short."""
+    places = [detail["loc"] for detail in details]
+
+    def follows(detail: ErrorDetails) -> bool:
+        at = detail["loc"]
+        return detail["type"] == "too_short" and any(len(p) > len(at) and p[: len(at)] == at for p in places)
+
+    return [detail for detail in details if not follows(detail)]
 
 
 def _resolved(project: Project, folder: Path) -> Project:
-    """Every path made absolute; in the file they are relative to it."""
+    """Every path made absolute; in the file they are relative to it. Raises TenutoError for what can be no path."""
+    return _with_paths(project, lambda setting, path: _possible(setting, folder / path.expanduser()))
 
-    def paths(settings: Any, *names: str) -> Any:
+
+def _possible(setting: str, path: Path) -> Path:
+    try:
+        path.lstat()
+    except ValueError as error:
+        raise TenutoError(f"{setting}: {str(path)!r} can be no path; mend it") from error
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise TenutoError(f"{setting}: {str(path)[:60]}… is too long for a path; mend it") from error
+    return path
+
+
+COMPARED_BY = ("other_base", "tagger", "dino", "clip")
+MAYBE_HUB = {"base.model", *(f"comparison.{name}" for name in COMPARED_BY)}
+"""Settings that name a file, a folder, or something that is fetched."""
+
+
+def paths_of(project: Project) -> list[tuple[str, Path]]:
+    """(setting, path) of every file and folder that the project names; names of the hub's are left out."""
+    found: list[tuple[str, Path]] = []
+
+    def note(setting: str, path: Path) -> Path:
+        if setting not in MAYBE_HUB or _is_here(path):
+            found.append((setting, path))
+        return path
+
+    _with_paths(project, note)
+    return found
+
+
+def _is_here(path: Path) -> bool:
+    """What cannot be a path, such as a name that is too long, is not here."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
+
+
+def _with_paths(project: Project, change: Callable[[str, Path], Path]) -> Project:
+    """The project with every path setting changed."""
+
+    def paths(settings: Any, section: str, *names: str) -> Any:
         values = {name: getattr(settings, name) for name in names}
-        full = {name: type(v)(folder / Path(v).expanduser()) for name, v in values.items() if v is not None}
-        return settings.model_copy(update=full)
+        changed = {name: type(v)(change(f"{section}.{name}", Path(v))) for name, v in values.items() if v is not None}
+        return settings.model_copy(update=changed)
 
-    prior = paths(project.prior, "own", "tag_csv", "bank", "store")
-    prior = prior.model_copy(update={"folders": tuple(paths(own, "path") for own in prior.folders)})
-    base = paths(project.base, "vae")
-    base = paths(base, "model") if (folder / Path(project.base.model).expanduser()).exists() else base
+    def prior(settings: PriorSettings, section: str) -> PriorSettings:
+        own: PriorSettings = paths(settings, section, "own", "tag_csv", "bank", "store")
+        folders = tuple(paths(each, f"{section}.folders", "path") for each in own.folders)
+        return own.model_copy(update={"folders": folders})
+
+    def concept(settings: ConceptSettings) -> ConceptSettings:
+        section = f"concepts.{settings.name}"
+        own: ConceptSettings = paths(settings, section, "images", "test_images")
+        return own.model_copy(update={"prior": prior(own.prior, f"{section}.prior") if own.prior else None})
+
+    def local(settings: Any, section: str, *names: str) -> Any:
+        """Those of them that are here; the others are names of the hub's."""
+        values = {name: value for name in names if (value := getattr(settings, name))}
+        changed = {name: change(f"{section}.{name}", Path(value)) for name, value in values.items()}
+        here = {name: type(values[name])(path) for name, path in changed.items() if _is_here(path)}
+        return settings.model_copy(update=here)
+
     return project.model_copy(
         update={
-            "base": base,
-            "concepts": tuple(paths(concept, "images", "test_images") for concept in project.concepts),
-            "prior": prior,
-            "training": paths(project.training, "start_from"),
-            "comparison": paths(project.comparison, "second_lora", "tagger"),
+            "base": local(paths(project.base, "base", "vae"), "base", "model"),
+            "concepts": tuple(concept(each) for each in project.concepts),
+            "prior": prior(project.prior, "prior"),
+            "training": paths(project.training, "training", "start_from"),
+            "comparison": local(paths(project.comparison, "comparison", "second_lora"), "comparison", *COMPARED_BY),
         }
     )
 
 
-def _set(table: dict[str, Any], change: str) -> None:
-    name, equals, text = change.partition("=")
-    if not equals:
-        raise TenutoError(f"--set {change}: write section.key=value")
-    try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        value = text
-    *path, last = name.strip().split(".")
+def apply_changes(table: dict[str, Any], changes: Sequence[str]) -> None:
+    """Put "section.key=value" into a project's data."""
+    for change in changes:
+        name, equals, text = change.partition("=")
+        if not equals:
+            raise TenutoError(f"--set {change}: write section.key=value")
+        try:
+            value = parse_toml(f"value = {text}")["value"]
+        except ValueError:
+            value = text
+        set_value(table, name.strip(), value, f"--set {change}")
+
+
+def set_value(table: dict[str, Any], name: str, value: Any, source: str) -> None:
+    """Put a value at a dotted place of a project's data; `source` is named in errors."""
+    *path, last = name.split(".")
     place: Any = table
     for part in path:
-        place = place[int(part)] if isinstance(place, list) and part.isdigit() else place.setdefault(part, {})
+        place = _entry(place, part, source) if isinstance(place, list) else place.setdefault(part, {})
         if not isinstance(place, dict | list):
-            raise TenutoError(f"--set {change}: {part} is a value, not a section")
+            raise TenutoError(f"{source}: {part} is a value, not a section")
     if isinstance(place, list):
-        raise TenutoError(f"--set {change}: name the entry by its number, e.g. concepts.0.trigger=...")
+        raise TenutoError(f"{source}: name the entry by its number, e.g. concepts.0.trigger=...")
     place[last] = value
 
 
-def _explain(detail: ErrorDetails) -> str:
+def _entry(entries: list[Any], part: str, source: str) -> Any:
+    if not part.isdigit() or int(part) >= len(entries):
+        raise TenutoError(f"{source}: name one of the {len(entries)} entries by its number, from 0")
+    return entries[int(part)]
+
+
+def explained(error: ValidationError, model: type[BaseModel]) -> str:
+    """What is wrong with the data of these settings, in one line with the nearest valid names."""
+    return "; ".join(_explain(detail, model) for detail in _causes(error.errors()))
+
+
+def _explain(detail: ErrorDetails, model: type[BaseModel]) -> str:
     where = ".".join(str(part) for part in detail["loc"])
     if detail["type"] == "extra_forbidden":
         *path, wrong = detail["loc"]
-        return f"{where} is not a setting{_nearest(str(wrong), _fields_at(Project, path))}"
+        return f"{where} is not a setting{_nearest(str(wrong), _fields_at(model, path))}"
     value = detail.get("input")
     shown = f" (got {value!r})" if isinstance(value, str | int | float) else ""
+    if detail["type"] == "string_pattern_mismatch":
+        return f"{where}: it may hold neither / nor \\{shown}"
+    if detail["type"] in ("model_type", "model_attributes_type", "dict_type"):
+        return f"{where}: a section of settings, not one value{shown}"
     return f"{where}: {detail['msg'].removeprefix('Value error, ')}{shown}"
 
 
@@ -298,16 +429,16 @@ def _fields_at(model: type[BaseModel], path: Sequence[str | int]) -> list[str]:
     """Names of the settings that exist at a place in the file."""
     for part in path:
         if isinstance(part, str) and part in model.model_fields:
-            model = _model_in(model.model_fields[part].annotation) or model
+            model = settings_in(model.model_fields[part].annotation) or model
         elif isinstance(part, str) and part in REGULARIZERS:
             model = REGULARIZERS[part]
     return list(model.model_fields)
 
 
-def _model_in(annotation: Any) -> type[BaseModel] | None:
+def settings_in(annotation: Any) -> type[BaseModel] | None:
     """The settings class inside an annotation such as tuple[X, ...] or X | None."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     if get_origin(annotation) in (tuple, list, Union, UnionType, dict):
-        return next((found for inner in get_args(annotation) if (found := _model_in(inner))), None)
+        return next((found for inner in get_args(annotation) if (found := settings_in(inner))), None)
     return None

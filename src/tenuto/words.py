@@ -16,6 +16,10 @@ Kind = Literal["character", "concept", "clothing", "style"]
 class TenutoError(ValueError):
     """Something the user can mend. The message is one line: the file, the value, the remedy."""
 
+    def __str__(self) -> str:
+        """In one line, whatever names and values from a file stand in it."""
+        return " ".join(super().__str__().splitlines())
+
 
 class Stopped(Exception):
     """The user asked to stop. Everything finished is kept; the message says how to go on."""

@@ -9,7 +9,8 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 from tenuto.adapters.adapter import Adapter, AdapterSettings
-from tenuto.adapters.files import attach_file, read_lora, save_lora
+from tenuto.adapters.files import read_lora
+from tenuto.adapters.onto import attach_file, save_lora
 from tenuto.families.base import Base
 from tenuto.words import Size, TenutoError
 
@@ -73,6 +74,20 @@ def test_strength_scales_the_update(tiny_base: Base) -> None:
     torch.testing.assert_close(full, x @ (b @ a).T * 2 / 4)
 
 
+@pytest.mark.parametrize("dora", [False, True])
+def test_merged_answers_like_strength_and_restores_every_weight(dora: bool, tiny_base: Base) -> None:
+    answer = ask(tiny_base)
+    adapter = shaken(tiny_base, dora=dora)
+    with adapter.strength(0.7):
+        wanted = ask(tiny_base)
+    with adapter.merged(0.7):
+        torch.testing.assert_close(ask(tiny_base), wanted, rtol=1e-3, atol=1e-4)
+    with pytest.raises(RuntimeError, match="inside"), adapter.merged(0.7):
+        fail("inside")
+    adapter.detach()
+    assert torch.equal(ask(tiny_base), answer)
+
+
 @pytest.mark.parametrize("alpha", [None, 1.0])
 def test_a_file_comes_back_bit_for_bit(alpha: float | None, tiny_base: Base, tmp_path: Path) -> None:
     adapter = shaken(tiny_base, alpha=alpha)
@@ -95,7 +110,7 @@ def test_diffusers_loads_the_file(alpha: float | None, tiny_base: Base, tiny_fol
     pipe = StableDiffusionPipeline.from_pretrained(tiny_folder, safety_checker=None, local_files_only=True)
     pipe.load_lora_weights(tmp_path, weight_name="a.safetensors")
     adapter.detach()
-    tiny_base.denoiser, tiny_base.text_encoder = pipe.unet, pipe.text_encoder  # type: ignore[attr-defined]
+    tiny_base.denoiser, tiny_base.text_encoders["lora_te"] = pipe.unet, pipe.text_encoder
     torch.testing.assert_close(ask(tiny_base), answer, rtol=1e-4, atol=1e-5)
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from tenuto.adapters.adapter import Adapter, AdapterSettings
-from tenuto.adapters.files import attach_file, read_lora, save_lora
+from tenuto.adapters.files import read_lora
+from tenuto.adapters.onto import attach_file, save_lora
 from tenuto.families.base import Base
 from tenuto.words import TenutoError
 

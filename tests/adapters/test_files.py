@@ -13,11 +13,14 @@ from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline, UNet2D
 from safetensors.torch import load_file, save, save_file
 from torch import Tensor, nn
 
-from tenuto.adapters.adapter import Adapter, Rank
-from tenuto.adapters.files import adapter_file, attach_file, fit, parse_lora, read_lora, save_lora, write_lora
+from tenuto.adapters.adapter import Adapter
+from tenuto.adapters.files import parse_lora, read_lora, write_lora
 from tenuto.adapters.header import hashes
-from tenuto.adapters.layers import ALPHA, DOWN, UP
+from tenuto.adapters.kinds import ALPHA, DOWN, UP
 from tenuto.adapters.names import Naming, diffusers_name, kohya_name, to_ldm
+from tenuto.adapters.onto import adapter_file, attach_file, fit, save_lora
+from tenuto.adapters.tuners.base import Rank
+from tenuto.adapters.tuners.catalogue import DORA, LORA
 from tenuto.families.base import Base
 from tenuto.words import TenutoError
 from tests.adapters.made_up import adapted, random_lora, small_xl_unet
@@ -28,7 +31,7 @@ def uneven(base: Base, dora: bool = False, other: tuple[str, ...] = ("conv1", "c
     """Every linear layer and convolution; `other` layers have another rank and alpha, as LoCon's 3x3 convolutions."""
     targets = [f"{p}.{n}" for part in ALL for p, names in base.adapter_targets(part).items() for n in names]
     ranks = {n: Rank(2, 1.0) if n.endswith(other) else Rank(4, 3.0) for n in targets}
-    adapter = Adapter.attach_to(base, ranks, dora=dora)
+    adapter = Adapter.attach_to(base, ranks, tuner=DORA if dora else LORA)
     torch.manual_seed(0)
     for parameter in adapter.parameters():
         parameter.data += torch.randn(parameter.shape) * 0.1
@@ -41,7 +44,7 @@ def pipeline(folder: Path) -> Any:
 
 def as_base(base: Base, pipe: Any) -> Base:
     """The pipeline's modules, asked as our base is."""
-    base.denoiser, base.text_encoder = pipe.unet, pipe.text_encoder  # type: ignore[attr-defined]
+    base.denoiser, base.text_encoders["lora_te"] = pipe.unet, pipe.text_encoder
     return base
 
 
@@ -114,7 +117,7 @@ def test_diffusers_loads_sdxl_in_kohyas_ldm_names(tmp_path: Path) -> None:
     with torch.no_grad():
         for name, lora in fit(file, {"lora_unet": merged, "lora_te1": nn.Module()}).items():
             layer: Any = merged.get_submodule(name.partition(".")[2])
-            layer.weight += lora.delta()
+            layer.weight += lora.lora().delta()
     state, alphas = StableDiffusionXLPipeline.lora_state_dict(load_file(path), unet_config=unet.config)
     StableDiffusionXLPipeline.load_lora_into_unet(state, network_alphas=alphas, unet=unet)
     torch.testing.assert_close(told(unet), told(merged), rtol=1e-4, atol=1e-5)
@@ -195,12 +198,14 @@ def test_raw_peft_reads_alpha_from_the_file_beside(tiny_base: Base, tmp_path: Pa
     assert file.lora("lora_unet.mid_block.attentions.0.proj_in").scale == 8
 
 
-def test_loha_is_compared_but_not_trained_on(tiny_base: Base, tmp_path: Path) -> None:
+def test_a_mixture_of_kinds_is_compared_but_not_trained_on(tiny_base: Base, tmp_path: Path) -> None:
     name = next(n for n in adapted("lora_unet", tiny_base.denoiser) if n.endswith("attn1.to_q"))
     parts = {"hada_w1_a": (8, 2), "hada_w1_b": (2, 8), "hada_w2_a": (8, 2), "hada_w2_b": (2, 8)}
     tensors = {f"{kohya_name(name)}.{field}": torch.randn(shape) for field, shape in parts.items()}
-    file = parse_lora(tmp_path / "loha.safetensors", tensors, {})
-    assert file.kinds == {"LoHa": 1}
+    plain = random_lora((8, 8)).layer(torch.float32).tensors
+    tensors |= {f"{kohya_name(name.replace('to_q', 'to_k'))}.{field}": value for field, value in plain.items()}
+    file = parse_lora(tmp_path / "both.safetensors", tensors, {})
+    assert file.kinds == {"LoHa": 1, "LoRA": 1}
     before = ask(tiny_base)
     with pytest.raises(TenutoError, match=r"LoHa.*tenuto lora resize"):
         attach_file(tiny_base, file, to_train=True)
@@ -319,7 +324,7 @@ OTHER: Mapping[str, tuple[str, str]] = {
     "embedding": ("emb_params", "textual inversion"),
     "flux": ("lora_unet_double_blocks_0_img_attn_qkv.lora_down.weight", "another family"),
     "sd3": ("transformer.transformer_blocks.0.attn.to_q.lora_A.weight", "another family"),
-    "oft": ("lora_unet_mid_block_attentions_0_proj_in.oft_blocks", "OFT"),
+    "oft": ("lora_unet_mid_block_attentions_0_proj_in.oft_diag", "OFT"),
     "nothing": ("weight", "not a LoRA"),
 }
 

@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 from safetensors.torch import save
 from torch import nn
 
-from tenuto.adapters.files import fit, parse_lora, read_lora, write_lora
+from tenuto.adapters.files import parse_lora, read_lora, write_lora
 from tenuto.adapters.info import describe
-from tenuto.adapters.layers import FIELDS, FOREIGN
+from tenuto.adapters.kinds import FIELDS, FOREIGN
 from tenuto.adapters.names import WORDS, from_dotted, from_kohya, kohya_name
+from tenuto.adapters.onto import fit
 from tenuto.adapters.surgery import Cut, fold_alpha, merge, resize
 from tenuto.words import TenutoError
 from tests.adapters.made_up import random_lora
@@ -150,6 +151,8 @@ def families(o: int, i: int, r: int) -> list[dict[str, tuple[int, ...]]]:
         {"lokr_w1": (2, 2), "lokr_w2_a": (o, r), "lokr_w2_b": (r, i), alpha: ()},
         {"lokr_w1_a": (2, r), "lokr_w1_b": (r, 3), "lokr_w2": (o, i, 3, 3)},
         {"lokr_w1": (2, 2), "lokr_w2_a": (r, o), "lokr_w2_b": (r, i), "lokr_t2": (r, r, 3, 3), alpha: ()},
+        {"oft_blocks": (o, r, r), alpha: ()},
+        {"oft_blocks": (2, 4, r, r)},
     ]
 
 
@@ -158,7 +161,7 @@ spoils = st.sampled_from(["nothing", "nothing", "missing", "turned", "larger", "
 
 
 @quick
-@given(st.sampled_from(NAMES[:2]), sizes | st.just(8), sizes, sizes, st.integers(0, 7), st.integers(0, 6), spoils)
+@given(st.sampled_from(NAMES[:2]), sizes | st.just(8), sizes, sizes, st.integers(0, 9), st.integers(0, 6), spoils)
 def test_layers_with_one_fault(
     tmp_path: Path, name: str, o: int, i: int, r: int, kind: int, which: int, spoil: str
 ) -> None:

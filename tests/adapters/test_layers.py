@@ -9,7 +9,8 @@ import torch
 from peft import LoHaConfig, LoKrConfig, get_peft_model
 from torch import nn
 
-from tenuto.adapters.layers import ALPHA, DOWN, MAGNITUDE, MID, UP, Layer, Lora
+from tenuto.adapters.kinds import ALPHA, DOWN, MAGNITUDE, MID, UP, of_delta
+from tenuto.adapters.layers import Layer, Lora
 from tenuto.words import TenutoError
 from tests.adapters.made_up import rand, random_lora
 
@@ -66,7 +67,7 @@ def test_a_core_is_folded_into_the_down_projection() -> None:
 @pytest.mark.parametrize("shape", [(5, 7), (7, 5), (5, 3, 3, 3), (40, 3, 3, 3)])
 def test_a_whole_difference_is_a_lora(shape: tuple[int, ...]) -> None:
     delta = rand(*shape)
-    assert torch.equal(Lora.of_delta(delta).delta(), delta)
+    assert torch.equal(Lora(*of_delta(delta)).delta(), delta)
 
 
 def test_the_norm_is_that_of_the_difference() -> None:

@@ -13,9 +13,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from tenuto.adapters.checkpoints import extract, merge_into
-from tenuto.adapters.files import LoraFile, adapter_file, attach_file, read_lora, write_lora
+from tenuto.adapters.files import LoraFile, read_lora, write_lora
 from tenuto.adapters.info import describe
 from tenuto.adapters.layers import Lora
+from tenuto.adapters.onto import adapter_file, attach_file
 from tenuto.adapters.surgery import Cut, fold_alpha, in_precision, merge, of_difference, relative_error, resize, shrink
 from tenuto.families.base import Base
 from tenuto.families.checkpoints import open_base

@@ -11,19 +11,18 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
+from safetensors import safe_open
 from typer.testing import CliRunner
 
 from tenuto.cli.main import app
 from tenuto.evaluation.record import Comparison
+from tests.jobs import COMPARISON, CONCEPT, noise_pictures
 
-PROJECT = """
+PROJECT = f"""
 seed = 1
-[base]
-model = "{model}"
-[[concepts]]
-name = "eyes"
-images = "pictures"
+{CONCEPT}
 trigger = "zxq eyes"
 class_word = "eyes"
 [prior]
@@ -41,27 +40,14 @@ watch_every = 2
 sample_every = 4
 [training.adapter]
 rank = 2
-[comparison]
-seeds = [0]
-prompts = 1
-drift_prompts = 2
-states = 2
-steps = 2
-weights = [0.0, 1.0]
-strip_prompts = 1
-curve_weights = [0.5]
-curve_checkpoints = 1
-curve_prompts = 1
+{COMPARISON}
 """
 
 
 @pytest.fixture
 def project(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A small project of three pictures; the working folder is its own."""
-    (tmp_path / "pictures").mkdir()
-    for i in range(3):
-        Image.effect_noise((16, 16), 20 + 40 * i).convert("RGB").save(tmp_path / "pictures" / f"{i}.png")
-        (tmp_path / "pictures" / f"{i}.txt").write_text(f"zxq eyes, 1girl, place {i}")
+    noise_pictures(tmp_path / "pictures", [(16, 16)] * 3, [f"zxq eyes, 1girl, place {i}" for i in range(3)])
     file = tmp_path / "project.toml"
     file.write_text(PROJECT.format(model=tiny_folder))
     monkeypatch.chdir(tmp_path)
@@ -99,7 +85,14 @@ def test_the_whole_job(project: Path) -> None:
     use = json.loads((folder / "held" / "seed-1" / "plan.json").read_text())
     assert use["pool"] == 6
     assert sum(use["used"].values()) == use["prior_rows"] == 8
+    for arm in ("plain", "held"):
+        with safe_open(folder / arm / "seed-1" / "lora.safetensors", framework="pt") as file:
+            header = file.metadata()
+        assert float(header["tenuto_drift"]) == pytest.approx(comparison.arms[arm]["drift"].mean, rel=1e-3)
+        assert set(json.loads(header["tenuto_comparison"])["eyes"]) >= {"drift", "forwards"}
+    read = sorted(path.name for path in (folder / "readings").iterdir())
     assert call("run", str(project))[0] == 0, "a second time: everything is there"
+    assert sorted(path.name for path in (folder / "readings").iterdir()) == read, "and nothing is read twice"
 
 
 def test_plan_and_audit(project: Path) -> None:
@@ -129,6 +122,15 @@ def test_plan_and_audit(project: Path) -> None:
         (["concepts.0.trigger=unseen word"], "unseen word"),
         (["training.start_from=nowhere.safetensors"], "nowhere.safetensors"),
         (["prior.prompts=own", "prior.own=nowhere.txt"], "nowhere.txt"),
+        (
+            ["regularizers.cached_prior.wieght=1"],
+            "regularizers.cached_prior.wieght is not a setting; did you mean 'weight'",
+        ),
+        (["regularizers.prior_prediction=3"], "regularizers.prior_prediction: a section"),
+        (["concepts.5.trigger=x"], "one of the 1 entries"),
+        (["concepts.0.kind=person"], "'character'"),
+        (["base.device=gpu"], "base.device"),
+        (["prior.ratio=0"], "prior.ratio is 0"),
     ],
 )
 def test_a_mistake_in_the_project_is_one_line(changes: list[str], says: str, project: Path) -> None:
@@ -137,6 +139,22 @@ def test_a_mistake_in_the_project_is_one_line(changes: list[str], says: str, pro
     assert says in errors
     assert "Traceback" not in errors
     assert len([line for line in errors.splitlines() if line.startswith("error")]) == 1
+    assert "at least 1 item" not in errors
+
+
+def test_a_run_folder_that_is_a_file_stops_before_any_work(project: Path) -> None:
+    Path("taken").write_text("")
+    status, _, errors = call("run", str(project), "--out", "taken")
+    assert (status, "is no folder" in errors) == (1, True)
+    assert not Path("store").exists()
+
+
+def test_what_users_write_is_shown_as_it_is(project: Path) -> None:
+    caption = project.parent / "pictures" / "1.txt"
+    caption.write_text("zxq eyes, 1girl, [smile], [/b], [red]hat")
+    status, out, errors = call("prior", "plan", str(project))
+    assert status == 0, errors
+    assert "[smile], [/b], [red]hat" in "".join(line.strip() for line in out.splitlines()).replace("│", "")
 
 
 @pytest.mark.parametrize(
@@ -160,6 +178,17 @@ def test_bad_pictures_and_captions_stop_before_any_work(spoil, project: Path) ->
     assert call("audit", str(project))[0] == 1
 
 
+def test_the_run_folder_tells_what_was_made(project: Path) -> None:
+    assert call("prior", "build", str(project), "--out", "here")[0] == 0
+    told = [json.loads(line) for line in Path("here/events.jsonl").read_text().splitlines()]
+    assert (told[0]["kind"], told[-1]["kind"], told[-1]["how"]) == ("begin", "end", "done")
+    made = [name for line in told if line["kind"] == "progress" for name in line.get("made", ())]
+    assert made
+    assert {path.stem for path in Path("here/prior").glob("*.png")} >= set(made[:24])
+    assert call("prior", "build", str(project), "--out", "again")[0] == 0
+    assert len(list(Path("again/prior").glob("*.png"))) == len(list(Path("here/prior").glob("*.png")))
+
+
 def test_a_set_of_another_base_is_refused(project: Path, tmp_path: Path) -> None:
     assert call("prior", "build", str(project))[0] == 0
     from tests.tiny import tiny_sd_folder
@@ -181,6 +210,17 @@ def test_an_unknown_error_writes_a_crash_report(project: Path, monkeypatch: pyte
     assert len(reports) == 1
     assert "surprise" in reports[0].read_text()
     assert "Traceback" not in errors
+
+
+def test_running_out_of_memory_is_one_line_and_no_crash(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("tried to allocate 9 GiB")
+
+    monkeypatch.setattr("tenuto.work.prepare.prepare", full)
+    status, _, errors = call("audit", str(project))
+    assert status == 1
+    assert "error: out of memory (tried to allocate 9 GiB); end what else uses the device" in errors
+    assert not list(Path.cwd().glob("tenuto-crash-*.txt"))
 
 
 def test_ctrl_c_keeps_what_was_made(project: Path) -> None:

@@ -9,7 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tenuto.adapters.files import adapter_file, write_lora
+from tenuto.adapters.files import write_lora
+from tenuto.adapters.onto import adapter_file
 from tenuto.families.base import Base
 from tests.adapters.test_files import uneven
 from tests.cli.test_commands import call

@@ -10,8 +10,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tenuto.adapters.files import adapter_file, read_lora, write_lora
+from tenuto.adapters.files import read_lora, write_lora
 from tenuto.adapters.names import Naming
+from tenuto.adapters.onto import adapter_file
 from tenuto.evaluation.bench import Bench, sampler_of
 from tenuto.families.base import Base
 from tenuto.families.checkpoints import open_base

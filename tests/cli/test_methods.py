@@ -8,8 +8,8 @@ import pytest
 from typer.testing import CliRunner
 
 from tenuto.cli.main import app
-from tenuto.cli.methods import explain
 from tenuto.regularizers.catalogue import REGULARIZERS
+from tenuto.regularizers.explained import explain
 
 
 @pytest.mark.parametrize("name", REGULARIZERS)

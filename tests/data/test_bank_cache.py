@@ -51,12 +51,15 @@ def test_draws_differ() -> None:
         ("[groups]\nplace = ['a']\n[chance]\nplace = 2", "0 to 1"),
         ("people = ['x']\n[groups]\nplace = ['a']", "people"),
         ("[groups", "not a readable"),
+        ("a = " + "[" * 50_000, "nested too deeply"),
+        ('[groups]\n"a\\nb" = []', "'a"),
     ],
 )
 def test_bad_banks(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "bank.toml").write_text(text)
-    with pytest.raises(TenutoError, match=message):
+    with pytest.raises(TenutoError, match=message) as error:
         Bank.load(tmp_path / "bank.toml")
+    assert "\n" not in str(error.value)
 
 
 def test_plain_bank(tmp_path: Path) -> None:

@@ -7,7 +7,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tenuto.data.captions import is_sentence, join_tags, read_caption, split_tags
-from tenuto.data.tags import FILTERS, TagCsv, has_trigger, near_misses, plain, remove_trigger
+from tenuto.data.tag_lists import TagCsv
+from tenuto.data.tags import FILTERS, has_trigger, near_misses, plain, remove_trigger
 from tenuto.words import TenutoError
 
 

@@ -65,6 +65,7 @@ def test_every_fault_is_named(tmp_path: Path) -> None:
     picture(tmp_path / "tiny.png", size=Size(1, 1))
     picture(tmp_path / "small.png", size=Size(20, 20))
     picture(tmp_path / "strip.png", 3, size=Size(2000, 128))
+    picture(tmp_path / "wide.png", 7, size=Size(384, 128))
     picture(tmp_path / "bare.png", 4, caption=None)
     picture(tmp_path / "empty.png", 5, caption=" , ")
     picture(tmp_path / "latin.png", 6).with_suffix(".txt").write_bytes(b"caf\xe9")
@@ -73,10 +74,18 @@ def test_every_fault_is_named(tmp_path: Path) -> None:
     (tmp_path / "orphan.txt").write_text("1girl")
     picture(tmp_path / "sub" / "x.png")
     items, problems = found(tmp_path)
-    assert [item.path.name for item in items] == ["bare.png", "empty.png", "good.png", "latin.png", "strip.png"]
+    assert [item.path.name for item in items] == [
+        "bare.png",
+        "empty.png",
+        "good.png",
+        "latin.png",
+        "strip.png",
+        "wide.png",
+    ]
     told = {(Path(problem.file).name, problem.level) for problem in problems}
     assert told == {
-        ("tiny.png", "error"), ("small.png", "error"), ("broken.png", "error"), ("strip.png", "warning"),
+        ("tiny.png", "error"), ("small.png", "error"), ("broken.png", "error"), ("strip.png", "error"),
+        ("wide.png", "warning"),
         ("bare.png", "error"), ("empty.txt", "error"), ("latin.txt", "error"),
         ("moving.gif", "warning"), ("orphan.txt", "warning"), ("sub", "warning"),
     }  # fmt: skip

@@ -11,7 +11,8 @@ from typer.testing import CliRunner
 from tenuto.cli.main import app
 from tenuto.data.captions import split_tags
 from tenuto.data.filtering import filter_caption, filter_folder, in_sum, write_filtered
-from tenuto.data.tags import FILTERS, TagCsv
+from tenuto.data.tag_lists import TagCsv
+from tenuto.data.tags import FILTERS
 from tenuto.words import TenutoError
 
 CAPTIONS = {

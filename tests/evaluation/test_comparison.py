@@ -13,16 +13,17 @@ from PIL import Image
 from torch import Tensor
 
 from tenuto.adapters.adapter import Adapter, AdapterSettings
-from tenuto.adapters.files import save_lora
+from tenuto.adapters.onto import save_lora
 from tenuto.data.bank import Bank
 from tenuto.data.dataset import Concept, Item
 from tenuto.evaluation.arms import Arm, Trained
 from tenuto.evaluation.bench import Bench, Wanted, sampler_of, spread
 from tenuto.evaluation.comparison import compare
+from tenuto.evaluation.groups import groups_of_concept
 from tenuto.evaluation.metrics import METRICS
-from tenuto.evaluation.reader import groups_of_concept
-from tenuto.evaluation.record import Comparison
+from tenuto.evaluation.record import Comparison, Number
 from tenuto.evaluation.settings import ComparisonSettings
+from tenuto.evaluation.taggers import Tagger
 from tenuto.families.base import Base
 from tenuto.families.sampling import SamplerSettings
 from tenuto.words import Size, TenutoError
@@ -96,10 +97,10 @@ def arms(base: Base, folder: Path) -> list[Arm]:
 
 
 def run(
-    base: Base, folder: Path, settings: ComparisonSettings = SETTINGS, tagger: Brightness | None = None, **more: object
+    base: Base, folder: Path, settings: ComparisonSettings = SETTINGS, tagger: Tagger | None = None, **more: object
 ) -> Comparison:
     pictures = items(folder / "set", 3)
-    return compare(
+    result = compare(
         base,
         arms(base, folder),
         CONCEPT,
@@ -111,6 +112,8 @@ def run(
         held_out=pictures[2:],
         **more,  # type: ignore[arg-type]
     )
+    result.save(folder / "out" / "comparison.json")
+    return result
 
 
 @pytest.fixture
@@ -142,6 +145,7 @@ def test_whole_comparison_then_nothing_is_read_twice(
     assert set(data["arms"]["plain"]["style_bleed"]["detail"][0]) == {"style", "a", "b", "c"}
     assert [(p["step"], p["strength"]) for p in data["curves"]["held"][:3]] == [(1, 1.0), (2, 1.0), (2, 0.5)]
     assert data["curves"]["held"][0]["seconds"] == pytest.approx(8 + 6)
+    assert all(p[name] is not None for p in data["curves"]["held"] for name in ("drift", "bake", "bleed"))
     assert (tmp_path / "out" / result.pictures["plain"]["trained"][0]).is_file()
     assert all(torch.equal(v, weights[k]) for k, v in tiny_base.denoiser.state_dict().items())
     assert Comparison.load(tmp_path / "out" / "comparison.json") == result
@@ -251,3 +255,18 @@ def test_groups_a_concept_may_change() -> None:
     assert groups_of_concept(Concept("crazy-eyes"), groups) == {"eyes"}
     assert groups_of_concept(Concept("x", "style"), groups) == {"style"}
     assert groups_of_concept(Concept("x", "character"), groups) == {"eyes", "hair color", "outfit"}
+
+
+def test_numbers_that_were_changed_afterwards_are_not_shown(tmp_path: Path) -> None:
+    path = tmp_path / "comparison.json"
+    result = Comparison(arms={"plain": {"drift": Number(mean=0.5, per_seed=[0.5, None], interval=(0.25, 1.0))}})
+    result.save(path)
+    assert Comparison.load(path) == result
+    path.write_text(path.read_text().replace("0.25", "0.35"))
+    with pytest.raises(TenutoError, match="changed since it was measured"):
+        Comparison.load(path)
+    result.save(path)
+    older = json.loads(path.read_text())
+    del older["check"]
+    path.write_text(json.dumps(older))
+    assert Comparison.load(path) == result

@@ -68,7 +68,7 @@ def test_plain_turned_down_competes() -> None:
 
 
 def test_not_reached_is_said() -> None:
-    found = compare_curves([point(1, 0.8, 1.0)], [point(1, 0.2, 0.1)])
+    found = compare_curves([point(1, 0.8, 1.0)], [point(1, 0.2, 0.1)], level="plain")
     assert (found.mean, found.per_seed, found.reached, found.interval) == (None, [None], 0, None)
 
 
@@ -77,7 +77,17 @@ def test_at_the_held_strength_the_plain_lora_is_turned_down() -> None:
     held = [point(1, 0.3, 0.02), point(2, 0.6, 0.125)]
     found = compare_curves(plain, held, level="held")
     assert found.per_seed == pytest.approx([0.125 / 0.625])
-    assert compare_curves(plain, held).per_seed == [None]
+    assert compare_curves(plain, held).per_seed == found.per_seed, "the held one is the weaker"
+    assert compare_curves(plain, held, level="plain").per_seed == [None]
+
+
+def test_each_seed_is_read_at_its_own_weaker_arm() -> None:
+    def line(seed: int, strongest: float, drift: float) -> list[Point]:
+        return [point(n, strongest * n / 2, drift * n, seed=seed) for n in (1, 2)]
+
+    found = compare_curves(line(0, 0.8, 1.0) + line(1, 0.4, 1.0), line(0, 0.4, 0.1) + line(1, 0.8, 0.1))
+    assert found.per_seed == pytest.approx([0.2 / 1.0, 0.1 / 2.0])
+    assert found.reached == 2
 
 
 def test_final_is_the_last_checkpoint_at_full_strength() -> None:

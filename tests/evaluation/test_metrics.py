@@ -11,11 +11,14 @@ import pytest
 import torch
 
 from tenuto.evaluation.metrics import METRICS
+from tenuto.evaluation.metrics.alignment import clip_t
 from tenuto.evaluation.metrics.bake import bake
 from tenuto.evaluation.metrics.bleed import style_bleed
 from tenuto.evaluation.metrics.compliance import tag_compliance
 from tenuto.evaluation.metrics.concept import concept_strength, fit, gain
+from tenuto.evaluation.metrics.diversity import div, pres
 from tenuto.evaluation.metrics.drift import bin_of, by_bin, drift, guided_drift, quantile, ratio
+from tenuto.evaluation.metrics.fidelity import dino_i
 from tenuto.evaluation.metrics.necessity import trigger_necessity
 from tenuto.evaluation.metrics.selectivity import selectivity
 from tenuto.evaluation.metrics.slider import power, spearman, until, usable_weight, while_rising
@@ -289,3 +292,47 @@ def test_seen_survives_json() -> None:
     assert other.tags == one.tags
     assert other.single == one.single
     assert all(torch.equal(other.probabilities[g], one.probabilities[g]) for g in one.tags)
+
+
+def directed(*degrees: float, encoder: str = "dino") -> Seen:
+    """Pictures whose features point in these directions."""
+    angles = torch.tensor(degrees).deg2rad()
+    return Seen({}, {}, features={encoder: torch.stack([angles.cos(), angles.sin()], dim=1)})
+
+
+class TestEncoders:
+    def test_fidelity_is_the_mean_cosine_with_real_pictures(self) -> None:
+        evidence = Evidence(
+            arm={"trained": directed(0, 60), "style": directed(90)},
+            base={"trained": directed(90, 90)},
+            real={"dino": directed(0, 90).features["dino"]},
+        )
+        value = dino_i(evidence)
+        assert value.value == pytest.approx((1 + 0 + 0.5 + math.sqrt(0.75)) / 4)
+        assert value.detail["base"] == pytest.approx(0.5)
+        assert value.detail["elsewhere"] == pytest.approx(0.5)
+        assert value.detail["real"] == pytest.approx(0, abs=1e-6)
+        assert dino_i(replace(evidence, missing={"dino": "none"})).reason == "none"
+
+    def test_alignment_goes_picture_by_picture(self) -> None:
+        evidence = Evidence(
+            arm={"trained": directed(0, 90, encoder="clip")},
+            base={"trained": directed(90, 90, encoder="clip")},
+            prompts={"trained": directed(0, 90, encoder="clip").features["clip"]},
+        )
+        value = clip_t(evidence)
+        assert value.value == pytest.approx(1)
+        assert value.detail["base"] == pytest.approx(0.5)
+
+    def test_the_class_turning_into_the_concept_is_seen(self) -> None:
+        evidence = Evidence(
+            arm={"without": directed(0, 0, 60, 60)},
+            base={"without": directed(60, 0, 90, 90)},
+            asked={"without": (("a",), ("b",), ("a",), ("b",))},
+            real={"dino": directed(0).features["dino"]},
+        )
+        assert pres(evidence).value == pytest.approx((1 + 1 + 0.5 + 0.5) / 4 - (0.5 + 1 + 0 + 0) / 4)
+        assert div(evidence).value == pytest.approx(0.5 / ((1 - math.sqrt(0.75) + 1) / 2))  # pairs of "a", pairs of "b"
+        assert div(replace(evidence, arm={"without": directed(5, 5, 5, 5)})).value == pytest.approx(0, abs=1e-6)
+        once = replace(evidence, asked={"without": (("a",), ("b",), ("c",), ("d",))})
+        assert "two noise seeds" in str(div(once).reason)

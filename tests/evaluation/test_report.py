@@ -10,7 +10,10 @@ import pytest
 
 from tenuto.evaluation.curve import Point, Quantity, Ratio
 from tenuto.evaluation.record import Comparison, Number
-from tenuto.evaluation.report import Extras, number_text, render, verdict, write_report
+from tenuto.evaluation.report import Extras, render, write_report
+from tenuto.evaluation.tables import facts, table, unmeasured
+from tenuto.evaluation.verdict import verdict
+from tenuto.evaluation.wording import number_text
 from tests.evaluation.made_up import made_up
 
 
@@ -157,3 +160,20 @@ def test_hostile_text_is_escaped(tmp_path: Path) -> None:
 def test_bare_comparison_still_makes_a_page(tmp_path: Path) -> None:
     page = render(arms((None, None), (None, None), "no tagger"), tmp_path, Extras())
     assert "no tagger" in page
+
+
+def test_what_no_arm_has_a_number_for_is_one_line_of_why() -> None:
+    comparison = arms((None, None), (0.5, 0.4), "no predictions")
+    assert unmeasured(comparison) == {"no predictions": ["Drift (nD)"]}
+    assert [row["key"] for row in table(comparison)] == ["concept_strength"]
+
+
+def test_the_first_screen_says_which_number_is_of_few_seeds() -> None:
+    def arm(*usable: float | None) -> dict[str, Number]:
+        return {"drift": Number(mean=0.1, per_seed=[0.1] * 3), "usable_weight": Number(mean=1.0, per_seed=list(usable))}
+
+    comparison = Comparison(arms={"plain": arm(1.0, None, None), "held": arm(1.0, 1.0, None)})
+    assert {fact["name"]: fact["seeds"] for fact in facts(comparison)} == {
+        "Drift (nD)": "",
+        "Usable weight": "1 of 3 seeds",
+    }

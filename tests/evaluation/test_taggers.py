@@ -86,3 +86,10 @@ def test_refusals(folder: Path, tmp_path: Path) -> None:
     (folder / "tagger.json").write_text(json.dumps({"kind": "convnet", "groups": {}, "colour": 1}))
     with pytest.raises(TenutoError, match="colour"):
         load_tagger(folder)
+
+
+@pytest.mark.parametrize("text", ["[" * 50_000, '{"kind": ["convnet"]}', '{"kind": 1}', "[1]"])
+def test_a_damaged_description_is_one_line(text: str, folder: Path) -> None:
+    (folder / "tagger.json").write_text(text)
+    with pytest.raises(TenutoError, match=r"tagger\.json"):
+        load_tagger(folder)

@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,12 +16,15 @@ from safetensors.torch import load_file, save_file
 from tenuto.families import checkpoints, hashing
 from tenuto.families.base import Base
 from tenuto.families.checkpoints import find_base, open_base
+from tenuto.families.sd.family import StableDiffusion
+from tenuto.families.survey import survey
 from tenuto.words import Size, TenutoError
 from tests.tiny import tiny_sd_folder, tiny_tokenizer
 
 SQUARE = Size(16, 16)
 UNET = "unet/diffusion_pytorch_model.safetensors"
 TEXT = "text_encoder/model.safetensors"
+VAE = "vae/diffusion_pytorch_model.safetensors"
 
 
 @pytest.fixture
@@ -128,7 +132,7 @@ def test_weights_are_hashed_once(copy: Path, monkeypatch: pytest.MonkeyPatch, ti
     monkeypatch.setattr(hashing, "hash_file", refuse)
     assert opened(copy).hash == tiny_base.hash
     os.utime(copy / UNET, ns=(1, 1))
-    with pytest.raises(AssertionError, match="unet"):
+    with pytest.raises(TenutoError, match=r"unet/\S+ is read through again"):
         opened(copy)
 
 
@@ -179,3 +183,62 @@ def test_another_autoencoder(tmp_path: Path, tiny_folder: Path, tiny_base: Base)
     assert torch.equal(base.encode_image(pixels), opened(other).encode_image(pixels))
     with pytest.raises(TenutoError, match="no such folder"):
         open_base(str(tiny_folder), device="cpu", vae=str(tmp_path / "nothing"))
+
+
+@pytest.mark.parametrize(
+    ("file", "changes"),
+    [
+        ("text_encoder/config.json", {"eos_token_id": 1e308}),
+        ("vae/config.json", {"block_out_channels": 8}),
+        ("unet/config.json", {"in_channels": None}),
+        ("unet/config.json", {"sample_size": [8, 8, 8]}),
+        ("text_encoder/config.json", {"num_hidden_layers": 10**30}),
+    ],
+)
+def test_damaged_configs(copy: Path, file: str, changes: dict[str, Any]) -> None:
+    """Whatever the libraries raise of them, when it is opened and when only its sizes are read."""
+    change_json(copy / file, **changes)
+    with pytest.raises(TenutoError) as error:
+        opened(copy)
+    assert "\n" not in str(error.value)
+    if not file.startswith("text"):
+        with pytest.raises(TenutoError):
+            survey(str(copy))
+
+
+@pytest.mark.parametrize(
+    ("file", "changes", "part"),
+    [
+        ("unet/config.json", {"freq_shift": 10**30}, "U-Net"),
+        ("unet/config.json", {"mid_block_scale_factor": None}, "U-Net"),
+        ("vae/config.json", {"act_fn": "relu", "norm_num_groups": 8, "scaling_factor": 0}, "autoencoder"),
+        ("scheduler/scheduler_config.json", {"solver_type": "x"}, "scheduler"),
+        ("scheduler/scheduler_config.json", {"use_karras_sigmas": []}, "scheduler"),
+    ],
+)
+def test_what_no_weights_shape_reveals(copy: Path, file: str, changes: dict[str, Any], part: str) -> None:
+    """It is tried when it is opened: the first forward of hours of work does not find it."""
+    change_json(copy / file, **changes)
+    with pytest.raises(TenutoError, match=part) as error:
+        opened(copy)
+    assert "\n" not in str(error.value)
+    assert str(copy) in str(error.value)
+
+
+@pytest.mark.parametrize(("file", "part"), [(UNET, "U-Net"), (TEXT, "text encoder"), (VAE, "autoencoder")])
+def test_weights_that_are_no_numbers(copy: Path, file: str, part: str) -> None:
+    tensors = load_file(copy / file)
+    name = next(key for key in sorted(tensors) if key.endswith("norm.weight") or key.endswith("norm_out.weight"))
+    tensors[name][0] = float("nan")
+    save_file(tensors, copy / file, metadata={"format": "pt"})
+    with pytest.raises(TenutoError, match=f"its {part} answers NaN"):
+        opened(copy)
+
+
+def test_a_device_that_is_too_small_is_no_damage(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(StableDiffusion, "predict", full)
+    with pytest.raises(torch.OutOfMemoryError):
+        opened(tiny_folder)

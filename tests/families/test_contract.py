@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from tenuto.adapters.adapter import Adapter, AdapterSettings
-from tenuto.adapters.files import attach_file, read_lora, save_lora
+from tenuto.adapters.files import read_lora
+from tenuto.adapters.onto import attach_file, save_lora
 from tenuto.families.base import CHUNK, Base, Conditioning, Part
 from tenuto.families.sampling import SamplerSettings, sample
 from tenuto.regularizers.prior_prediction import PriorPrediction

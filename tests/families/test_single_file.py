@@ -14,6 +14,7 @@ from tenuto.families.base import Base
 from tenuto.families.checkpoints import open_base
 from tenuto.families.layouts import LAYOUTS
 from tenuto.families.recognise import UNET
+from tenuto.families.survey import survey
 from tenuto.words import Size, TenutoError
 from tests.single_files import VAE, ldm_tensors, tiny_layout, write_single_file
 from tests.tiny import tiny_sd_folder, tiny_sdxl_folder
@@ -72,7 +73,7 @@ def test_answers_as_the_folder_does(layout: str, folder: Path, tmp_path: Path, d
     file = write_single_file(tmp_path / "model.safetensors", ldm_tensors(folder, layout))
     one, other = open_base(str(file), device="cpu", dtype=dtype), open_base(str(folder), device="cpu", dtype=dtype)
     assert same(one, other)
-    assert one.geometry == other.geometry
+    assert one.geometry == other.geometry == survey(str(file)) == survey(str(folder))
     assert (one.family, one.dtype) == (other.family, dtype)
     assert one.hash != other.hash
     for part in ("attention", "feed_forward", "convolution", "text_encoder"):

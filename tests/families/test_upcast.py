@@ -10,7 +10,7 @@ from torch import nn
 
 from tenuto.adapters.adapter import Adapter, AdapterSettings
 from tenuto.families.checkpoints import open_base
-from tenuto.families.upcast import UpcastConv2d, UpcastLinear, compute_in_float32, lacks_bfloat16
+from tenuto.families.upcast import UpcastConv2d, UpcastLinear, compute_in_float32, lacks
 from tests.families.test_contract import PARTS, ask, attached, gradients
 
 LAYERS = [
@@ -59,14 +59,14 @@ def test_trained_layers_are_left_to_the_library() -> None:
 
 
 def test_it_is_used_where_bfloat16_is_slow_only() -> None:
-    assert not lacks_bfloat16(torch.device("cpu"), torch.float32)
-    assert not lacks_bfloat16(torch.device("cuda"), torch.bfloat16)
+    assert not lacks(torch.device("cpu"), torch.float32)
+    assert not lacks(torch.device("cuda"), torch.bfloat16)
 
 
 def test_a_whole_base(tiny_xl_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = {}
     for slow in (True, False):
-        monkeypatch.setattr("tenuto.families.latent.lacks_bfloat16", lambda device, dtype, slow=slow: slow)
+        monkeypatch.setattr("tenuto.families.latent.lacks", lambda device, dtype, slow=slow: slow)
         base = open_base(str(tiny_xl_folder), device="cpu", dtype=torch.bfloat16)
         kinds = {type(layer) for module in base.modules().values() for layer in module.modules()}
         assert (UpcastLinear in kinds) == (UpcastConv2d in kinds) == slow

@@ -18,14 +18,9 @@ from tenuto.formats.exported import open_folder
 from tenuto.formats.infotext import infotext
 from tenuto.prior.store import PriorImage
 from tenuto.words import Size, TenutoError
+from tests.jobs import CONCEPT, noise_pictures
 
-PROJECT = """
-[base]
-model = "{model}"
-[[concepts]]
-name = "eyes"
-images = "pictures"
-trigger = "zxq"
+PROJECT = f"""{CONCEPT}trigger = "zxq"
 class_word = "dog"
 repeats = 2
 [data.variation]
@@ -49,10 +44,8 @@ rank = 2
 
 @pytest.fixture
 def project(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    (tmp_path / "pictures").mkdir()
-    for i, size in enumerate([(16, 16), (16, 16), (24, 16)]):
-        Image.effect_noise(size, 20 + 40 * i).convert("RGB").save(tmp_path / "pictures" / f"{i}.png")
-        (tmp_path / "pictures" / f"{i}.txt").write_text(f"zxq, dog, plätze {i}", encoding="utf-8")
+    captions = [f"zxq, dog, plätze {i}" for i in range(3)]
+    noise_pictures(tmp_path / "pictures", [(16, 16), (16, 16), (24, 16)], captions)
     file = tmp_path / "project.toml"
     file.write_text(PROJECT.format(model=tiny_folder), encoding="utf-8")
     monkeypatch.chdir(tmp_path)

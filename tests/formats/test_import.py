@@ -12,10 +12,10 @@ from typer.testing import CliRunner
 from tenuto.cli.main import app
 from tenuto.formats.catalogue import SYSTEMS, import_project
 from tenuto.formats.imported import Imported
-from tenuto.project import Project, load_project
+from tenuto.project import Project, load_project, make_project
 from tenuto.regularizers.catalogue import REGULARIZERS
 from tenuto.words import TenutoError
-from tests.formats.systems import DERRIAN, KOHYA_SS, pictures, write_all
+from tests.formats.systems import KOHYA_SS, pictures, write_all
 
 DOG = "train/10_sks dog"
 
@@ -74,7 +74,7 @@ def test_a_command_line(tmp_path: Path) -> None:
     assert "never" in said(found, "shuffle_caption")
     assert project.regularizers["snr_weight"].model_dump()["gamma"] == 5
     assert set(project.regularizers) == {"prior_preservation", "snr_weight"}
-    assert "32 bits" in said(found, "optimizer_type")
+    assert training.optimizer.name == "adamw_8bit"
     assert "on 'dog' alone" in said(found, "class_tokens")
 
 
@@ -132,114 +132,6 @@ def test_folders(tmp_path: Path) -> None:
         import_project(tmp_path / "run.sh", tmp_path, extra="--train_data_dir .")
 
 
-def test_kohya_ss(tmp_path: Path) -> None:
-    found, project = imported(tmp_path, "kohya.json")
-    assert project.training.epochs == 5
-    assert project.regularizers["prior_preservation"].weight == 0, "as written"
-    assert "dropped zeros: it trained with 1" in said(found, "prior_loss_weight")
-    assert "dropped zeros: it trained with 1" in said(found, "max_grad_norm")
-    assert project.training.adapter.parts == ("attention", "feed_forward"), "a text rate of 0 trains the U-Net alone"
-    assert "did nothing under Standard" in said(found, "conv_dim")
-    assert "the kind of noise was Multires" in said(found, "noise_offset")
-    assert project.data.variation.tag_dropout == 0.1, "from additional_parameters"
-    assert project.base.zero_terminal_snr, "from additional_parameters"
-    assert found.project["regularizers"]["multires_noise"] == {"levels": 6, "weight": 0.3}
-    assert project.training.learning_rate.warmup == 10, "10 percent of 5 epochs of 20 updates"
-    assert "doubled" in said(found, "epoch")
-    assert project.training.precision == "bf16"
-    assert project.base.clip_skip == 2
-    assert not project.data.buckets.upscale
-    assert "s3cret" not in json.dumps([vars(each) for each in found.left])
-
-
-def test_kohya_ss_of_another_tab_or_family(tmp_path: Path) -> None:
-    for changes, says in (({"flux1_checkbox": True}, "flux1"), ({"full_path": True}, "fine-tune tab")):
-        (tmp_path / "a.json").write_text(json.dumps(KOHYA_SS | changes))
-        with pytest.raises(TenutoError, match=says):
-            import_project(tmp_path / "a.json", tmp_path)
-    dreambooth = {name: value for name, value in KOHYA_SS.items() if name not in ("LoRA_type", "network_dim")}
-    (tmp_path / "a.json").write_text(json.dumps(dreambooth | {"train_data_dir": ""}))
-    found = import_project(tmp_path / "a.json", tmp_path)
-    assert "whole checkpoint" in said(found, "LoRA_type")
-    assert found.project["training"]["optimizer"]["lr"] == 1e-4
-
-
-def test_derrian(tmp_path: Path) -> None:
-    found, project = imported(tmp_path, "derrian.toml")
-    assert project.name == "dog-v1", "the placeholder is filled in"
-    assert (project.training.epochs, project.training.batch, project.seed) == (10, 2, 23)
-    assert (project.training.adapter.rank, project.training.adapter.alpha) == (32, 16)
-    assert project.training.optimizer.weight_decay == 0.1
-    assert project.training.learning_rate.warmup == 10, "5 percent of 10 epochs of 20 updates"
-    assert "empty text" in said(found, "class_tokens")
-    assert "first pass" in said(found, "num_repeats")
-    assert "longer than asked" in said(found, "warmup_ratio")
-
-
-def test_derrian_oddities(tmp_path: Path) -> None:
-    write_all(tmp_path)
-    file = tmp_path / "odd.toml"
-    file.write_text(DERRIAN.replace('"train/10_sks dog"', r'"D:\pictures\10_sks dog"').replace("is_reg = true\n", ""))
-    found = import_project(file, tmp_path)
-    assert "backslashes" in said(found, "the file")
-    own = found.project["concepts"][0]
-    assert (own["name"], own["trigger"], own["images"]) == ("sks dog", "sks", r"D:\pictures\10_sks dog")
-    pictures(tmp_path / "reg_dogs", 2, "dog")
-    file.write_text(DERRIAN.replace("reg/1_dog", "reg_dogs").replace("is_reg = true\n", ""))
-    assert "looks like a reg folder" in said(import_project(file, tmp_path), "image_dir")
-    file.write_text(DERRIAN.replace('train_mode = "lora"', 'train_mode = "textual_inversion"'))
-    with pytest.raises(TenutoError, match="textual_inversion"):
-        import_project(file, tmp_path)
-
-
-@pytest.mark.parametrize("name", ["concepts_list.json", "db_config.json"])
-def test_d8(name: str, tmp_path: Path) -> None:
-    found, project = imported(tmp_path, name)
-    own = project.concepts[0]
-    assert own.prior is not None
-    assert (own.prior.per_image, own.prior.prompts) == (50, "match")
-    assert (project.prior.sampler.guidance, project.prior.sampler.steps) == (7.5, 40)
-    assert project.prior.sampler.negative == "blurry"
-    method = project.regularizers["prior_preservation"]
-    assert (method.weight, method.schedule.shape) == (0.75, "linear")
-    assert (method.schedule.until_epoch, method.schedule.minimum) == (60, 0.2)
-    assert "reached the loss" in said(found, "prior_loss_weight")
-    assert (project.training.epochs, project.training.adapter.rank, project.training.optimizer.lr) == (50, 16, 1e-4)
-    assert project.training.learning_rate.warmup == 20
-    assert project.prior.folders == (), "of unknown origin, so made anew"
-    assert "60 pictures" in said(found, "class_data_dir")
-    assert "left out" in said(found, "concept 2")
-    assert (project.data.variation.shuffle, project.data.variation.keep_tokens) == (True, 1)
-
-
-def test_d8_prompts_without_tokens(tmp_path: Path) -> None:
-    pictures(tmp_path / "pants", 2)
-    concept = {"instance_data_dir": "pants", "instance_prompt": "a man wearing bossdyn pants",
-               "class_prompt": "a man wearing pants", "num_class_images": 7}  # fmt: skip
-    (tmp_path / "c.json").write_text(json.dumps([concept]))
-    found = import_project(tmp_path / "c.json", tmp_path)
-    own = found.project["concepts"][0]
-    assert (own["trigger"], own["class_word"]) == ("bossdyn", "pants")
-    assert own["prior"] == {"per_image": 4, "prompts": "match"}
-    assert [(each.folder, each.caption) for each in found.uncaptioned] == [
-        (tmp_path / "pants", "a man wearing bossdyn pants")
-    ]
-    (tmp_path / "c.json").write_text(json.dumps([{"instance_data_dir": ""}, 5]))
-    with pytest.raises(TenutoError, match="none of its 2 concepts"):
-        import_project(tmp_path / "c.json", tmp_path, system="d8")
-
-
-def test_diffusers(tmp_path: Path) -> None:
-    found, project = imported(tmp_path, "diffusers.sh")
-    assert project.prior.per_image == 50, "200 class images over 4 pictures"
-    assert project.regularizers["prior_preservation"].weight == 0.8
-    assert project.training.adapter.parts == ("attention",)
-    assert (project.training.adapter.rank, project.training.batch, project.training.micro_batch) == (8, 2, 1)
-    assert project.training.epochs == 150, "an epoch there was 200 rows, here it is 4"
-    assert project.training.sample_prompts == ("a sks dog in a bucket",)
-    assert "every picture" in said(found, "instance_prompt")
-
-
 @pytest.mark.parametrize(
     ("option", "theirs", "says"),
     [
@@ -247,7 +139,10 @@ def test_diffusers(tmp_path: Path) -> None:
         ("--network_module=my.own.module", "network_module", "never imported"),
         ("--optimizer_type=my.Optimizer", "optimizer_type", "never imported"),
         ("--lr_scheduler_type=my.Scheduler", "lr_scheduler_type", "never imported"),
-        ("--optimizer_type=Prodigy --learning_rate=1", "learning_rate", "1e-4 stands"),
+        ("--optimizer_type=DAdaptAdam --learning_rate=1", "learning_rate", "1e-4 stands"),
+        ("--optimizer_type=Adafactor --learning_rate=1e-5", "learning_rate", "1e-4 stands"),
+        ("--optimizer_type=PagedAdamW8bit", "optimizer_type", "without paging"),
+        ("--optimizer_type=AdamWScheduleFree --lr_scheduler=cosine", "lr_scheduler", "constant"),
         ("--lr_warmup_steps=10 --lr_scheduler=constant", "lr_warmup_steps", "did nothing"),
         ("--vae=owner/vae", "vae", "not on this machine"),
         ("--vae=/models/vae.pt", "vae", "tenuto convert"),
@@ -255,9 +150,10 @@ def test_diffusers(tmp_path: Path) -> None:
         ("--multires_noise_iterations=6", "multires_noise_iterations", "same in kind"),
         ("--loss_type=huber", "loss_type", "squared"),
         ("--caption_dropout_every_n_epochs=2", "caption_dropout_every_n_epochs", "no such setting"),
-        ("--network_args algo=loha conv_dim=4 --network_module=lycoris.kohya", "network_module", "plain LoRA"),
+        ("--network_args algo=ia3 conv_dim=4 --network_module=lycoris.kohya", "network_module", "plain LoRA"),
+        ("--network_args algo=boft --network_alpha=4 --network_module=lycoris.kohya", "network_alpha", "no scale"),
+        ("--network_args algo=loha dora_wd=True --network_module=lycoris.kohya", "dora_wd", "LoRA alone"),
         ("--max_grad_norm=0", "max_grad_norm", "never reached"),
-        ("--mixed_precision=fp16", "mixed_precision", "bf16"),
         ("--frobnicate=3", "frobnicate", "unknown"),
     ],
 )
@@ -268,6 +164,63 @@ def test_what_is_not_carried_is_said(option: str, theirs: str, says: str, tmp_pa
     )
     found = import_project(tmp_path / "a.sh", tmp_path)
     assert says in said(found, theirs)
+
+
+@pytest.mark.parametrize(
+    ("options", "wanted"),
+    [
+        ("--use_8bit_adam --learning_rate=3e-4", {"name": "adamw_8bit", "lr": 3e-4}),
+        (
+            "--optimizer_type=Prodigy --learning_rate=1 --optimizer_args d_coef=0.5 safeguard_warmup=True "
+            "decouple=True",
+            {"name": "prodigy", "lr": 1.0, "d_coef": 0.5, "safeguard_warmup": True, "bias_correction": False,
+             "weight_decay": 0.0},
+        ),
+        (
+            "--optimizer_type=adafactor --unet_lr=2e-4 --optimizer_args relative_step=False scale_parameter=False",
+            {"name": "adafactor", "lr": 2e-4, "scale_parameter": False, "weight_decay": 0.0},
+        ),
+        (
+            "--optimizer_type=schedulefree.AdamWScheduleFree --learning_rate=1e-3",
+            {"name": "adamw_schedulefree", "lr": 1e-3, "weight_decay": 0.0},
+        ),
+    ],
+)  # fmt: skip
+def test_optimizers_that_tenuto_has(options: str, wanted: dict[str, Any], tmp_path: Path) -> None:
+    write_all(tmp_path)
+    text = "train_network.py --train_data_dir=train --network_dim=4 --network_train_unet_only " + options
+    (tmp_path / "a.sh").write_text(text)
+    found = import_project(tmp_path / "a.sh", tmp_path)
+    assert found.project["training"]["optimizer"] == wanted
+    make_project(found.project, "imported")
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments", "kind"),
+    [
+        ("lycoris.kohya", "algo=loha", "loha"),
+        ("networks.loha", "", "loha"),
+        ("lycoris.kohya", "algo=lokr factor=8", "lokr"),
+        ("lycoris.kohya", "algo=diag-oft", "oft"),
+        ("lycoris.kohya", "algo=boft", "boft"),
+        ("lycoris.kohya", "algo=locon", "lora"),
+    ],
+)
+def test_other_kinds_of_adapter_are_carried(module: str, arguments: str, kind: str, tmp_path: Path) -> None:
+    write_all(tmp_path)
+    text = f"train_network.py --train_data_dir=train --network_dim=8 --network_module={module}"
+    (tmp_path / "a.sh").write_text(f"accelerate launch {text} " + (f"--network_args {arguments}" if arguments else ""))
+    adapter = import_project(tmp_path / "a.sh", tmp_path).project["training"]["adapter"]
+    assert (adapter.get("kind", "lora"), adapter["rank"]) == (kind, 8)
+    assert adapter.get("factor") == (8 if "factor" in arguments else None)
+
+
+def test_precision_of_the_base_and_of_the_file(tmp_path: Path) -> None:
+    write_all(tmp_path)
+    text = "train_network.py --train_data_dir=train --network_dim=4 --mixed_precision=fp16 --save_precision=fp16"
+    (tmp_path / "a.sh").write_text(text)
+    training = import_project(tmp_path / "a.sh", tmp_path).project["training"]
+    assert (training["precision"], training["save_precision"]) == ("fp16", "fp16")
 
 
 def test_a_warm_up_of_one_step_is_not_the_whole_run(tmp_path: Path) -> None:
@@ -354,6 +307,7 @@ def test_several_folders(tmp_path: Path) -> None:
     assert instance == {"path": "train/5_sks dog", "use": "instance", "concept": "sks dog", "repeats": 5,
                         "caption": "sks dog"}  # fmt: skip
     assert project["concepts"][0]["images"] == "train/2_sks dog"
+    assert [own.get("caption") for own in project["concepts"]] == ["sks dog", None], "where pictures lack a file"
     assert [own["concept"] for own in reg] == ["ohwx cat", "sks dog"]
     assert "hold the trigger" in said(found, "reg captions")
     assert "0 repeats" in said(found, "train_data_dir")
@@ -425,6 +379,7 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ("name", "content", "says"),
     [
         ("a.json", b"{", "not readable as JSON"),
+        ("a.sh", b"accelerate launch train_network.py --train_data_dir=" + b"(" * 5000, r"can be no path"),
         ("a.json", b"[" * 100_000, "nested too deeply"),
         ("a.json", b'{"LoRA_type": "\\ud800"}', "no text"),
         ("a.toml", b"= 1", "not readable as TOML"),

@@ -6,26 +6,20 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
 from tenuto.project import load_project
 from tenuto.words import Size
 from tenuto.work.prepare import Prepared, audited, prepare
 from tenuto.work.prior import build_prior
+from tests.jobs import CONCEPT, noise_pictures
 
-PROJECT = """
-[base]
-model = "{model}"
-[[concepts]]
-name = "eyes"
-images = "pictures"
-trigger = "zxq"
+PROJECT = f"""{CONCEPT}trigger = "zxq"
 [prior]
 prompts = "none"
 store = "store"
 [[prior.folders]]
 path = "reg"
-{caption}
+{{caption}}
 [training]
 epochs = 4
 batch = 2
@@ -34,11 +28,7 @@ WIDE, TALL, SQUARE = Size(64, 40), Size(40, 64), Size(48, 48)
 
 
 def make(folder: Path, sizes: list[Size], caption: str | None) -> None:
-    folder.mkdir()
-    for i, size in enumerate(sizes):
-        Image.effect_noise(size, 20 + i).convert("RGB").save(folder / f"{i:02}.png")
-        if caption is not None:
-            (folder / f"{i:02}.txt").write_text(caption)
+    noise_pictures(folder, sizes, [] if caption is None else [caption] * len(sizes))
 
 
 def prepared(folder: Path, model: Path, captions: str | None, default: str) -> Prepared:

@@ -2,11 +2,12 @@
 
 A refactoring leaves tests/golden/tiny/ untouched. A change of method is a visible diff that its author explains:
 
-    python -m tests.golden.losses            # writes the files anew
+    python -m tests.golden.losses [NAME ...]     # writes these files anew; without names, all
 """
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from pathlib import Path
 
@@ -46,15 +47,23 @@ def as_text(rows: list[dict[str, float]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def main() -> None:
+def golden(name: str) -> str:
+    """What the file holds. Raises FileNotFoundError that says how it is made."""
+    file = FOLDER / f"{name}.txt"
+    if not file.exists():
+        raise FileNotFoundError(f"{file}: a new method has none yet; run: python -m tests.golden.losses {name}")
+    return file.read_text(encoding="utf-8")
+
+
+def main(names: list[str]) -> None:
     torch.set_num_threads(1)
     FOLDER.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as place:
         base = open_base(str(tiny_sd_folder(Path(place) / "sd")), device="cpu")
-        for name in REGULARIZERS:
+        for name in names or REGULARIZERS:
             text = as_text(losses(name, base, Path(place) / name))
             (FOLDER / f"{name}.txt").write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

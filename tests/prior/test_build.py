@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -22,7 +23,10 @@ from tenuto.events import Event
 from tenuto.families.base import Base
 from tenuto.families.sampling import SamplerSettings
 from tenuto.prior import build as building
-from tenuto.prior.build import BuildStopped, ForeignPicture, build, lacking, take_in
+from tenuto.prior import maker
+from tenuto.prior.build import BuildStopped, build, lacking
+from tenuto.prior.foreign import ForeignPicture, take_in
+from tenuto.prior.maker import joined
 from tenuto.prior.plan import PriorPlan, plan_prior
 from tenuto.prior.store import PriorImage, PriorStore
 from tenuto.words import Size, TenutoError
@@ -101,7 +105,7 @@ def test_the_whole_plan_is_made_in_its_order(tiny_base: Base, tmp_path: Path) ->
 def test_made_once(tiny_base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = open_store(tiny_base, tmp_path)
     first = made(build(make_plan(), tiny_base, store), store)
-    monkeypatch.setattr(building, "sample", refuse)
+    monkeypatch.setattr(maker, "sample", refuse)
     again = open_store(tiny_base, tmp_path)
     assert_same(made(build(make_plan(), tiny_base, again), again), first)
 
@@ -143,6 +147,121 @@ def test_killed_at_any_instant(
     store = open_store(tiny_base, tmp_path / "killed")
     assert_same(made(build(make_plan(), tiny_base, store), store), whole)
     assert shards(tmp_path / "killed") == shards(whole_folder)
+
+
+def slowly(log: Path) -> Callable[..., Tensor]:
+    """Sampling that takes a while and writes down which process did it."""
+    real = maker.sample
+
+    def sampled(*given: Any, **more: Any) -> Tensor:
+        with log.open("a") as file:
+            file.write(f"{os.getpid()}\n")
+        time.sleep(0.1)
+        return real(*given, **more)
+
+    return sampled
+
+
+def test_two_processes_share_the_work(
+    tiny_base: Base, tmp_path: Path, whole: dict[str, tuple[PriorImage, Tensor]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(maker, "sample", slowly(tmp_path / "log"))
+    folder = tmp_path / "shared"
+    open_store(tiny_base, folder)
+
+    def work() -> None:
+        store = open_store(tiny_base, folder)
+        assert_same(made(build(make_plan(), tiny_base, store), store), whole)
+
+    processes = [in_child(work), in_child(work)]
+    for process in processes:
+        process.join(60)
+    assert [process.exitcode for process in processes] == [0, 0]
+    sampled = (tmp_path / "log").read_text().split()
+    assert len(sampled) == len(shards(folder))  # none was made twice
+    assert len(set(sampled)) == 2
+    assert list((folder / "claims").glob("*")) == []
+
+
+def test_what_a_killed_process_was_making_is_made_by_the_other(
+    tiny_base: Base, tmp_path: Path, whole: dict[str, tuple[PriorImage, Tensor]]
+) -> None:
+    folder, reached, waits = tmp_path / "shared", FORK.Event(), FORK.Event()
+
+    def hang() -> None:
+        maker.sample = lambda *_, **__: (reached.set(), time.sleep(60))  # type: ignore[assignment,return-value]
+        build(make_plan(), tiny_base, open_store(tiny_base, folder))
+
+    def work() -> None:
+        def listen(event: Event) -> None:
+            if "waiting for them" in event.data.get("text", ""):
+                waits.set()
+
+        build(make_plan(), tiny_base, open_store(tiny_base, folder), listener=listen)
+
+    first = in_child(hang)
+    assert reached.wait(30)
+    second = in_child(work)
+    assert waits.wait(60)
+    assert len(shards(folder)) == 6  # all but what the first is at
+    with pytest.raises(BuildStopped, match="10 of 12 prior images are kept"):
+        build(make_plan(), tiny_base, open_store(tiny_base, folder), stop=lambda: True)
+    assert kill(first)
+    second.join(60)
+    assert second.exitcode == 0
+    store = open_store(tiny_base, folder)
+    assert_same(made(build(make_plan(), tiny_base, store), store), whole)
+
+
+def test_several_planned_batches_at_once(
+    tiny_base: Base, tmp_path: Path, whole: dict[str, tuple[PriorImage, Tensor]], whole_folder: Path
+) -> None:
+    """The device may take more than a shard: the same shards, the same images but for rounding."""
+    store = open_store(tiny_base, tmp_path / "large")
+    images = build(make_plan(), tiny_base, store, at_once=4)
+    assert shards(tmp_path / "large") == shards(whole_folder)
+    large = made(images, store)
+    for name, (record, latents) in large.items():
+        assert record.made.endswith("4 rows")
+        torch.testing.assert_close(latents, whole[name][1], atol=5e-3, rtol=5e-3)
+    asked = iter(range(1000))
+    cut = open_store(tiny_base, tmp_path / "cut")
+    with pytest.raises(BuildStopped, match="4 of 12"):
+        build(make_plan(), tiny_base, cut, at_once=4, stop=lambda: next(asked) >= 4)
+    assert_same(made(build(make_plan(), tiny_base, cut, at_once=4), cut), large)
+
+
+def test_a_cut_that_another_builder_began_is_the_same_cut(
+    tiny_base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed, or overtaken, between two shards of one cut: what is left is sampled in the cut it belongs to."""
+    store = open_store(tiny_base, tmp_path / "large")
+    large = made(build(make_plan(), tiny_base, store, at_once=4), store)
+    store = open_store(tiny_base, tmp_path / "cut")
+    add, kept = PriorStore.add, []
+
+    def one(self: PriorStore, *shard: Any) -> None:
+        if kept:
+            raise KeyboardInterrupt
+        kept.append(shard)
+        add(self, *shard)
+
+    monkeypatch.setattr(PriorStore, "add", one)
+    with pytest.raises(KeyboardInterrupt):
+        build(make_plan(), tiny_base, store, at_once=4)
+    monkeypatch.setattr(PriorStore, "add", add)
+    assert_same(made(build(make_plan(), tiny_base, store, at_once=4), store), large)
+
+
+def test_joined_batches_are_of_one_bucket_and_length() -> None:
+    batches = make_plan().batches(lambda text: 2 if text == LONG else 1)
+    together = joined(batches, rows=5, batch=2)
+    assert sorted(key for piece in together for key in piece.keys) == sorted(batch.key for batch in batches)
+    for piece in together:
+        assert len(piece.batches) <= 2
+        assert len({(image.bucket, image.prompt == LONG) for image in piece.images}) == 1
+    assert any(len(piece.batches) == 2 for piece in together)
+    assert all(len(piece.batches) == 1 for piece in joined(batches, rows=1, batch=2))
 
 
 @pytest.mark.parametrize("moment", ["half written", "before the rename", "between batches"])
@@ -255,7 +374,7 @@ def test_too_small_a_disk_is_refused_before_work(
     tiny_base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 10, 0))  # type: ignore[attr-defined]
-    monkeypatch.setattr(building, "sample", refuse)
+    monkeypatch.setattr(maker, "sample", refuse)
     with pytest.raises(TenutoError, match="MiB are free; free some space"):
         build(make_plan(), tiny_base, open_store(tiny_base, tmp_path))
 
@@ -297,7 +416,7 @@ def test_a_really_full_disk(
 def test_out_of_memory_takes_fewer_rows(
     tiny_base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: dict[str, tuple[PriorImage, Tensor]]
 ) -> None:
-    real = building.sample
+    real = maker.sample
 
     def little_memory(
         base: Base, cond: object, uncond: object, size: Size, seeds: list[int], *a: object, **k: object
@@ -306,7 +425,7 @@ def test_out_of_memory_takes_fewer_rows(
             raise torch.OutOfMemoryError("CUDA out of memory")
         return real(base, cond, uncond, size, seeds, *a, **k)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(building, "sample", little_memory)
+    monkeypatch.setattr(maker, "sample", little_memory)
     store, said = open_store(tiny_base, tmp_path / "small"), list[Event]()
     images = build(make_plan(), tiny_base, store, listener=said.append)
     assert [event.data["text"] for event in said if event.kind == "warning"] == [
@@ -317,8 +436,20 @@ def test_out_of_memory_takes_fewer_rows(
     assert any("last bits may differ" in e.data["text"] for e in said if e.kind == "note")
 
 
+@pytest.mark.parametrize("copies", [1, 2])
+def test_a_device_that_is_too_small_for_one_image_is_said(
+    copies: int, tiny_base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_memory(*_: object, **__: object) -> Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(maker, "sample", no_memory)
+    with pytest.raises(TenutoError, match=r"a prior image of \d+x\d+ does not fit into the device's memory"):
+        build(make_plan(copies), tiny_base, open_store(tiny_base, tmp_path))
+
+
 def test_what_is_not_finite_is_not_kept(tiny_base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(building, "sample", lambda *_, **__: torch.full((2, 4, 8, 8), torch.nan))
+    monkeypatch.setattr(maker, "sample", lambda *_, **__: torch.full((2, 4, 8, 8), torch.nan))
     with pytest.raises(TenutoError, match=r'prior image "a".*not finite'):
         build(make_plan(), tiny_base, open_store(tiny_base, tmp_path))
     assert shards(tmp_path) == []

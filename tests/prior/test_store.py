@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -127,36 +126,19 @@ def test_pace(store: PriorStore) -> None:
     assert store.pace() == pytest.approx(4.0 / (4 * 2 * 24 * 16))
 
 
-def test_half_written_leftovers_go_under_the_lock(store: PriorStore) -> None:
+def test_half_written_leftovers_of_the_dead_go(store: PriorStore) -> None:
     shard = filled(store)
     left = shard.with_name(f".{shard.name}.999.part")
     left.write_bytes(b"half")
-    with store.lock() as held:
-        assert held
+    with store.claims.on([shard.stem]):
+        PriorStore.open(BASE, store.folder).tidy()
+        assert left.exists()  # somebody may be at it
+    claim = store.folder / "claims" / "k9.lock"
+    claim.touch()  # as a kill leaves it
+    store.tidy()
     assert not left.exists()
+    assert not claim.exists()
     assert shard.exists()
-
-
-def test_two_processes_take_turns(store: PriorStore) -> None:
-    context = multiprocessing.get_context("fork")
-    holds, release = context.Event(), context.Event()
-
-    def other() -> None:
-        with store.lock():
-            holds.set()
-            release.wait(20)
-
-    process = context.Process(target=other)
-    process.start()
-    assert holds.wait(20)
-    told: list[str] = []
-    with store.lock(waiting=lambda: told.append("waiting"), stop=lambda: bool(told)) as held:
-        assert not held  # stopped while waiting
-    assert told == ["waiting"]
-    process.kill()  # the lock ends with its process
-    process.join()
-    with store.lock() as held:
-        assert held
 
 
 def test_an_unwritable_folder_is_named(tmp_path: Path) -> None:
@@ -164,6 +146,12 @@ def test_an_unwritable_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(TenutoError, match="file"):
         PriorStore.open(BASE, tmp_path / "file" / "store")
     store = PriorStore.open(BASE, tmp_path / "store")
-    (store.folder / "build.lock").mkdir()
-    with pytest.raises(TenutoError, match="cannot be written"), store.lock():
+    (store.folder / "claims").write_text("")
+    with pytest.raises(TenutoError, match="cannot be written"), store.claims.on(["key"]):
         pass
+
+
+def test_a_bottomless_record_is_one_line(store: PriorStore) -> None:
+    (store.folder / "base.json").write_text("[" * 50_000)
+    with pytest.raises(TenutoError, match=r"base\.json: not readable"):
+        PriorStore.open(BASE, store.folder)

@@ -7,11 +7,12 @@ from typing import Any
 
 import torch
 
-from tenuto.regularizers.base import Regularizer
+from tenuto.regularizers.base import NOTHING_HEARD, Done, Regularizer
 from tenuto.regularizers.catalogue import REGULARIZERS
 from tenuto.regularizers.l2_to_base import L2ToBase
 from tenuto.regularizers.prior_prediction import PriorPrediction
 from tenuto.regularizers.prior_preservation import PriorPreservation
+from tenuto.training.loop import Run
 from tests.steps import Thing, things
 
 
@@ -41,6 +42,11 @@ def with_states() -> list[Thing]:
     return [replace(thing, states=4) for thing in things(8, "prior")]
 
 
+def two_prompts() -> list[Thing]:
+    """Prior things of two prompts only, so that each is seen again."""
+    return [replace(thing, caption=f"prior {number % 2}") for number, thing in enumerate(things(8, "prior"))]
+
+
 CASES: dict[str, Case] = {
     "cached_prior": Case(run={"prior": with_states()}, settings={"fresh": 0.3, "blank": 0.3}),
     "drift_controller": Case(
@@ -51,6 +57,7 @@ CASES: dict[str, Case] = {
     ),
     "trigger_contrast": Case(settings={"share": 0.5}),
     "overdriven_prior": Case(beside={"prior_prediction": PriorPrediction(weight=100.0)}),
+    "hard_prompts": Case(beside={"prior_prediction": PriorPrediction(weight=100.0)}, run={"prior": two_prompts()}),
     "masked_prior": Case(run={"items": masked()}),
     "adapter_dropout": Case(loud=0.5),
     "caption_dropout": Case(beside={"prior_preservation": PriorPreservation()}),
@@ -72,3 +79,18 @@ def run_of(name: str) -> dict[str, Any]:
 def beside(name: str) -> dict[str, Regularizer]:
     """The same run without the method."""
     return CASES.get(name, Case()).beside
+
+
+def moved(run: Run, by: float = 0.01) -> Run:
+    """The run with an adapter that does something."""
+    with torch.no_grad():
+        for parameter in run.adapter.parameters():
+            parameter.add_(by)
+    return run
+
+
+def run_done(run: Run, **more: Any) -> Done:
+    """What an update of this run came to."""
+    given = {"update": 1, "epoch": 0.0, "terms": {}, "heard": NOTHING_HEARD, "lr": 1e-3, "seed": 0}
+    given |= {"probe": run.probe, "warn": print}
+    return Done(**(given | more))

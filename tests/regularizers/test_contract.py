@@ -8,12 +8,15 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from tenuto.families.base import Base
+from tenuto.ranks import Ranks
 from tenuto.regularizers.base import Regularizer, WeightSchedule
 from tenuto.regularizers.catalogue import REGULARIZERS
+from tenuto.regularizers.explained import SECTIONS, explain
 from tenuto.training.loop import train
+from tests.ranks import on_ranks
 from tests.regularizers.cases import beside, methods, run_of
 from tests.steps import equal, make_run
 
@@ -88,15 +91,45 @@ def test_micro_batches_add_up(name: str, tiny_base: Base, tmp_path: Path) -> Non
         torch.testing.assert_close(cut[key], value, rtol=1e-3, atol=2e-5)
 
 
-def test_schedule_decides_what_is_logged_and_what_is_in_the_loss(name: str) -> None:
+def test_two_processes_equal_one(name: str, tiny_base: Base, tmp_path: Path) -> None:
+    """Each has half of every update's rows; both end with the same bits, which are one process's but for rounding."""
+
+    def work(ranks: Ranks) -> None:
+        run = make_run(tiny_base, tmp_path / "two", methods(name), ranks=ranks, **run_of(name))
+        train(run)
+        save_file(run.adapter.state(), tmp_path / f"rank-{ranks.rank}.safetensors")
+
+    on_ranks(work)
+    first, second = (load_file(tmp_path / f"rank-{rank}.safetensors") for rank in range(2))
+    assert equal(first, second)
+    together = load_file(tmp_path / "two" / "lora.safetensors")
+    for key, value in loud(name, tiny_base, tmp_path).items():
+        torch.testing.assert_close(together[key], value, rtol=1e-3, atol=2e-5)
+
+
+def test_schedule_decides_the_weight(name: str) -> None:
     schedule = WeightSchedule(shape="linear", minimum=0.2, until_epoch=10)
     method = methods(name)[name].model_copy(update={"schedule": schedule})
     start = method.weight
     assert [method.weight_at(epoch) for epoch in (0, 5, 10, 50)] == pytest.approx([start, (start + 0.2) / 2, 0.2, 0.2])
 
 
+def test_what_the_schedule_took_to_nothing_is_out_of_the_loss(name: str, tiny_base: Base, tmp_path: Path) -> None:
+    gone = WeightSchedule(shape="linear", minimum=0.0, until_epoch=1e-6)
+    own = methods(name)
+    run = make_run(tiny_base, tmp_path, own | {name: own[name].model_copy(update={"schedule": gone})}, **run_of(name))
+    with torch.no_grad():
+        for parameter in run.adapter.parameters():
+            parameter.add_(0.01)
+    updates = run.remaining()
+    before = run.learn(next(updates))
+    run.apply()
+    after = run.learn(next(updates))
+    run.adapter.detach()
+    assert before.get(name) != 0.0
+    assert after.get(name, 0.0) == 0.0
+
+
 def test_documented(name: str) -> None:
-    text = REGULARIZERS[name].__doc__ or ""
-    assert all(word in text for word in ("Paper", "Cost", "Avoid")), (
-        "a docstring with formula, paper, cost and when not"
-    )
+    own = explain(REGULARIZERS[name])
+    assert all(own.get(word.lower()) for word in SECTIONS), "a docstring with formula, when, paper, cost and when not"

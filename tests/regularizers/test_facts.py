@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor
 
 from tenuto.adapters.adapter import Adapter, AdapterSettings
+from tenuto.adapters.tuners.base import Update
 from tenuto.families.base import Base
 from tenuto.families.process import from_alphas
 from tenuto.regularizers.adapter_dropout import AdapterDropout
@@ -22,9 +22,9 @@ from tenuto.regularizers.cached_prior import CachedPrior
 from tenuto.regularizers.caption_dropout import CaptionDropout
 from tenuto.regularizers.direct_consistency import DirectConsistency
 from tenuto.regularizers.draft import KEPT, Draft
-from tenuto.regularizers.drift_controller import DriftController
 from tenuto.regularizers.ema_average import EmaAverage
 from tenuto.regularizers.gram_penalty import GramPenalty
+from tenuto.regularizers.hard_prompts import HardPrompts
 from tenuto.regularizers.input_perturbation import InputPerturbation
 from tenuto.regularizers.l2_to_base import L2ToBase
 from tenuto.regularizers.masked_prior import MaskedPrior
@@ -44,7 +44,7 @@ from tenuto.regularizers.trigger_contrast import TriggerContrast
 from tenuto.training.listening import places_of
 from tenuto.training.loop import Run
 from tenuto.training.objective import objective
-from tests.regularizers.cases import masked, with_states
+from tests.regularizers.cases import masked, moved, run_done, two_prompts, with_states
 from tests.steps import EVEN, PROCESS, WIDE, hand_step, make_run, things
 
 
@@ -52,16 +52,14 @@ def constant(*values: float) -> Tensor:
     return torch.tensor(values).view(-1, 1, 1, 1).expand(-1, 1, 2, 2).clone()
 
 
-def moved(run: Run, by: float = 0.01) -> Run:
-    """The run with an adapter that does something."""
-    with torch.no_grad():
-        for parameter in run.adapter.parameters():
-            parameter.add_(by)
-    return run
-
-
 def draft_of(run: Run, role: str = "instance") -> Draft:
-    return next(run.draft(row) for row in next(run.remaining()) if row.role == role)
+    return next(run.maker.draft(row, run.epoch) for row in next(run.remaining()) if row.role == role)
+
+
+def drafts_of(run: Run) -> list[Draft]:
+    """Every row of the plan as a draft; nothing is trained."""
+    rows = [run.sources[draw.id].row(draw.visit) for update in run.updates for draw in update.draws]
+    return [run.maker.draft(row, run.epoch) for row in rows]
 
 
 # -- exact zeros ----------------------------------------------------------------------------------------------------
@@ -85,8 +83,8 @@ def test_distillation_is_exactly_zero_at_a_zero_adapter(method: Distilled, tiny_
     rows = next(run.remaining())  # of two sizes: exactly zero asks for equal batches
     assert run.learn(rows)["m"] == 0.0
     run.optimizer.zero_grad(set_to_none=True)
-    own = [run.draft(row) for row in rows if row.role == method.measure()[0]]
-    term = method.loss(run.make_step(own, torch.ones(len(own))), run.memories["m"])
+    own = [run.maker.draft(row, run.epoch) for row in rows if row.role == method.measure()[0]]
+    term = method.loss(run.maker.step(own, torch.ones(len(own))), run.memories["m"])
     assert term is not None
     term.sum().backward()
     assert all(p.grad is None or not p.grad.any() for p in run.adapter.parameters())
@@ -154,12 +152,17 @@ def factors() -> tuple[Tensor, Tensor, float]:
 def test_the_size_of_a_product_without_building_it() -> None:
     """15, 18 and 21."""
     a, b, s = factors()
-    torch.testing.assert_close(squared_norm(a, b, s), (s * b @ a).square().sum(), rtol=1e-6, atol=0)
-    torch.testing.assert_close(squared_norm(3 * a, b / 3, s), squared_norm(a, b, s), rtol=1e-5, atol=0)
+    torch.testing.assert_close(squared_norm(Update(a, b, s)), (s * b @ a).square().sum(), rtol=1e-6, atol=0)
+    torch.testing.assert_close(squared_norm(Update(3 * a, b / 3, s)), squared_norm(Update(a, b, s)), rtol=1e-5, atol=0)
     a, b = a.double().requires_grad_(), b.double().requires_grad_()
-    squared_norm(a, b, s).backward()  # type: ignore[no-untyped-call]
+    squared_norm(Update(a, b, s)).backward()  # type: ignore[no-untyped-call]
     torch.testing.assert_close(b.grad, (2 * s * s * b @ (a @ a.T)).detach())
     torch.testing.assert_close(a.grad, (2 * s * s * (b.T @ b) @ a).detach())
+
+
+def factors_of(run: Run) -> list[tuple[Tensor, Tensor, float]]:
+    """A, B and s of every layer."""
+    return [(a, b, s) for _, (a, b, s) in run.adapter.updates() if b is not None]
 
 
 def test_max_norm_keeps_the_direction_and_leaves_what_is_small(tiny_base: Base, tmp_path: Path) -> None:
@@ -167,14 +170,14 @@ def test_max_norm_keeps_the_direction_and_leaves_what_is_small(tiny_base: Base, 
     run = make_run(tiny_base, tmp_path, {"m": MaxNorm(limit=0.5)})
     torch.manual_seed(1)
     with torch.no_grad():
-        for number, (_, a, b, _) in enumerate(run.adapter.factors()):
+        for number, (a, b, _) in enumerate(factors_of(run)):
             a.copy_(torch.randn_like(a))
             b.copy_(torch.randn_like(b) * (1e-3 if number % 2 else 1.0))
-    before = [(a.clone(), b.clone(), s) for _, a, b, s in run.adapter.factors()]
+    before = [(a.clone(), b.clone(), s) for a, b, s in factors_of(run)]
     run.begin()
     method, done = run.regularizers["m"], run_done(run)
     memory = method.after_update(run.adapter, run.memories["m"], done)
-    for number, ((a0, b0, s), (_, a, b, _)) in enumerate(zip(before, run.adapter.factors(), strict=True)):
+    for number, ((a0, b0, s), (a, b, _)) in enumerate(zip(before, factors_of(run), strict=True)):
         old, new = s * b0 @ a0, s * b @ a
         if number % 2:
             assert torch.equal(a, a0)
@@ -185,20 +188,13 @@ def test_max_norm_keeps_the_direction_and_leaves_what_is_small(tiny_base: Base, 
     assert method.notes(memory)["limited"] == pytest.approx(0.5, abs=0.1)
 
 
-def run_done(run: Run, **more: Any) -> Any:
-    from tenuto.regularizers.base import Done
-
-    given = {"update": 1, "epoch": 0.0, "terms": {}, "lr": 1e-3, "seed": 0, "probe": run.probe, "warn": print}
-    return Done(**(given | more))
-
-
 def test_the_gram_penalty_is_the_change_of_the_outputs_on_the_inputs_it_saw() -> None:
     """16, and 17: with C = 1 it is L2."""
     a, b, s = factors()
     inputs, ones = torch.randn(50, 30), torch.ones(30)
     changed = (s * inputs @ (b @ a).T).square().sum(dim=1).mean()
-    torch.testing.assert_close(GramPenalty(rho=0.0).moved(a, b, s, inputs, ones), changed, rtol=1e-5, atol=0)
-    torch.testing.assert_close(GramPenalty(rho=1.0).moved(a, b, s, inputs, ones), squared_norm(a, b, s))
+    torch.testing.assert_close(GramPenalty(rho=0.0).moved(Update(a, b, s), inputs, ones), changed, rtol=1e-5, atol=0)
+    torch.testing.assert_close(GramPenalty(rho=1.0).moved(Update(a, b, s), inputs, ones), squared_norm(Update(a, b, s)))
 
 
 def test_the_inputs_of_a_convolution_are_what_its_weights_multiply() -> None:
@@ -263,15 +259,15 @@ def test_timestep_weights_have_mean_one_over_the_timesteps_drawn(window: tuple[f
     nothing = torch.zeros(count, 1, 1, 1)
     step = hand_step(nothing, nothing, nothing, ("instance",) * count, chances={"instance": chances, "prior": EVEN})
     method = TimestepWeight(weight=0.8, power=2.0)
-    for weighed in (method.weigh(step, torch.ones(count)), method.weigh_held(step, torch.ones(count))):
+    for weighed in (method.weigh(step, torch.ones(count)), method.weigh_held(step, torch.ones(count), {})):
         assert float((weighed * chances).sum()) == pytest.approx(1.0, rel=1e-4)
     assert method.weigh(step, torch.ones(count)).diff().max() <= 0
-    assert method.weigh_held(step, torch.ones(count)).diff().min() >= 0
+    assert method.weigh_held(step, torch.ones(count), {}).diff().min() >= 0
 
 
 def test_timesteps_fall_into_the_window(tiny_base: Base, tmp_path: Path) -> None:
     run = make_run(tiny_base, tmp_path, {"m": TimestepWindow(low=0.3, high=0.4), "p": PriorPreservation()}, steps=12)
-    drafts = [run.draft(row) for rows in run.remaining() for row in rows]
+    drafts = drafts_of(run)
     assert all(300 <= draft.t < 400 for draft in drafts if draft.role == "instance")
     assert any(not 300 <= draft.t < 400 for draft in drafts if draft.role == "prior")
 
@@ -315,7 +311,7 @@ def test_extra_noise_never_touches_prior_rows(method: Regularizer, tiny_base: Ba
 
 def test_only_prior_rows_lose_their_captions(tiny_base: Base, tmp_path: Path) -> None:
     run = make_run(tiny_base, tmp_path, {"m": CaptionDropout(weight=0.5), "p": PriorPreservation()}, steps=12)
-    drafts = [run.draft(row) for rows in run.remaining() for row in rows]
+    drafts = drafts_of(run)
     assert all(draft.caption for draft in drafts if draft.role == "instance")
     dropped = [not draft.caption for draft in drafts if draft.role == "prior"]
     assert 0.2 < sum(dropped) / len(dropped) < 0.8
@@ -326,11 +322,11 @@ def test_a_share_of_the_rows_counts_so_much_the_more(tiny_base: Base, tmp_path: 
         make_run(tiny_base, tmp_path, {"m": OutputPreservation(weight=1.0, share=0.25, normalised=False)}, steps=40)
     )
     run.begin()
-    rows = [run.draft(row) for rows in run.remaining() for row in rows]
+    rows = drafts_of(run)
     assert 0.1 < sum(bool(row.marks) for row in rows) / len(rows) < 0.45
     row = next(row for row in rows if row.marks)
-    term = run.regularizers["m"].loss(run.make_step([row], torch.ones(1)), {})
-    step = run.make_step([row], torch.ones(1))
+    term = run.regularizers["m"].loss(run.maker.step([row], torch.ones(1)), {})
+    step = run.maker.step([row], torch.ones(1))
     assert float(term) == pytest.approx(4 * float(step.gap((0,), at="class")), rel=1e-5)  # type: ignore[arg-type]
 
 
@@ -354,7 +350,7 @@ def test_the_measure_does_not_depend_on_the_adapter_and_is_remembered(tiny_base:
     methods = {"a": PriorPrediction(normalised=True), "b": PriorPrediction(normalised=True)}
     run = make_run(tiny_base, tmp_path, methods)
     run.begin()
-    asked = run.forwards
+    asked = run.maker.forwards
     again = moved(make_run(tiny_base, tmp_path, methods))
     again.begin()
     assert torch.equal(run.memories["a"]["effect"], again.memories["b"]["effect"])
@@ -369,7 +365,7 @@ def test_kept_states_are_each_used_once_before_any_twice(tiny_base: Base, tmp_pa
     method = CachedPrior(fresh=0.0, blank=0.0)
     run = make_run(tiny_base, tmp_path, {"m": method}, prior=own)
     for around in range(2):
-        rows = [run.draft(own[0].row(4 * around + visit)) for visit in range(4)]
+        rows = [run.maker.draft(own[0].row(4 * around + visit), run.epoch) for visit in range(4)]
         assert sorted(row.t for row in rows) == [100.0, 300.0, 500.0, 700.0]
         assert all(KEPT in row.marks for row in rows)
 
@@ -377,7 +373,7 @@ def test_kept_states_are_each_used_once_before_any_twice(tiny_base: Base, tmp_pa
 def test_shares_of_fresh_and_of_blank_rows(tiny_base: Base, tmp_path: Path) -> None:
     own = with_states()
     run = make_run(tiny_base, tmp_path, {"m": CachedPrior(fresh=0.25, blank=0.5)}, prior=own)
-    rows = [run.draft(thing.row(visit)) for thing in own for visit in range(40)]
+    rows = [run.maker.draft(thing.row(visit), run.epoch) for thing in own for visit in range(40)]
     kept = [row for row in rows if KEPT in row.marks]
     assert len(kept) / len(rows) == pytest.approx(0.75, abs=0.08)
     assert sum(not row.caption for row in kept) / len(kept) == pytest.approx(0.5, abs=0.1)
@@ -392,7 +388,7 @@ def test_kept_rows_ask_no_teacher_and_fresh_ones_do(tiny_base: Base, tmp_path: P
     for fresh, teacher in ((0.0, 0), (1.0, 2)):
         run = make_run(tiny_base, tmp_path, {"m": CachedPrior(fresh=fresh, normalised=False)}, prior=with_states())
         run.learn(next(run.remaining()))
-        assert run.forwards == 4 * 2 + teacher
+        assert run.maker.forwards == 4 * 2 + teacher
         run.adapter.detach()
 
 
@@ -421,97 +417,41 @@ def test_prior_rows_are_answered_at_higher_strengths_and_the_same_ones_again(tin
         torch.testing.assert_close(other, one, rtol=1e-5, atol=1e-7)
 
 
-# -- the drift budget -----------------------------------------------------------------------------------------------
+def test_hard_prompts_weigh_as_drawing_would_on_the_mean() -> None:
+    """factor_k / K is the chance (1 - w) / K + w d_k^a / sum d^a: the mean of the factors is 1."""
+    drift = torch.tensor([0.5, 0.02, 0.1, 0.1], dtype=torch.float64)
+    method = HardPrompts(weight=0.7, power=0.6, most=100)
+    factors = [method.factor(drift, prompt, 0.0) for prompt in range(4)]
+    chances = [0.3 / 4 + 0.7 * float(d**0.6 / (drift**0.6).sum()) for d in drift]
+    assert [factor / 4 for factor in factors] == pytest.approx(chances)
+    assert HardPrompts(weight=0.7, most=1.5).factor(drift, 0, 0.0) == 1.5
+    unread = torch.tensor([torch.nan, 0.1])
+    assert method.factor(unread, 0, 0.0) == 1.0
 
 
-def toy(method: DriftController, updates: int, log: float = 0.0, w: float = 0.0, least: float = 0.0) -> Any:
-    """35: inst = (w - 1)^2, drift = w^2, so w = 1 / (1 + lam) at rest; `least` keeps w from falling lower."""
-    history: list[tuple[float, float]] = []
-    before = w * w
-    for update in range(1, updates + 1):
-        w = max(w - 0.05 * (2 * (w - 1) + 2 * math.exp(log) * w) / (1 + math.exp(log)), least)
-        if not update % method.every:
-            log, before = method.advance(log, w * w, before), w * w
-            history.append((log, w * w))
-    return history
+def test_hard_prompts_hear_every_row_once_and_follow_slowly(tiny_base: Base, tmp_path: Path) -> None:
+    own = {"prior_prediction": PriorPrediction(weight=1.0), "m": HardPrompts()}
+    run = moved(make_run(tiny_base, tmp_path, own, prior=two_prompts(), steps=3))
+    run.learn(next(run.remaining()))
+    sums, counts = run.heard["m"]
+    assert counts.sum() == run.rows["prior"]
+    memory, seen = run.memories["m"], counts > 0
+    assert len(memory["drift"]) == 2
+    first = run.regularizers["m"].after_update(run.adapter, memory, run_done(run, heard=run.heard["m"]))["drift"]
+    torch.testing.assert_close(first[seen], (sums / counts)[seen])
+    louder = torch.stack([3 * sums, counts])
+    after = run.regularizers["m"].after_update(run.adapter, {**memory, "drift": first}, run_done(run, heard=louder))
+    torch.testing.assert_close(after["drift"][seen], 1.6 * first[seen])
 
 
-def test_the_controller_reaches_the_budget_and_stays() -> None:
-    history = toy(DriftController(budget=0.1), 3000)
-    assert all(abs(drift / 0.1 - 1) < 0.05 for _, drift in history[-50:])
-    assert math.exp(history[-1][0]) == pytest.approx(2.16, rel=0.1)
+def test_hard_prompts_ask_the_base_no_more_than_the_others_do(tiny_base: Base, tmp_path: Path) -> None:
+    def forwards(own: dict[str, Regularizer]) -> int:
+        run = make_run(tiny_base, tmp_path / str(len(own)), own, prior=two_prompts(), steps=2)
+        run.begin()
+        before = run.maker.forwards
+        run.learn(next(run.remaining()))
+        run.adapter.detach()
+        return run.maker.forwards - before
 
-
-@pytest.mark.parametrize("budget", [0.02, 0.1, 0.3])
-@pytest.mark.parametrize("weight", [1.0, 10.0])
-def test_drift_that_starts_at_nothing_hardly_overshoots(weight: float, budget: float) -> None:
-    """A slow plant with steps of bounded size, as Adam's are: within 15 % of the budget after 600 updates."""
-    method, w, before, drifts = DriftController(budget=budget), 0.0, 0.0, list[float]()
-    log = math.log(method.start)
-    for update in range(1, 601):
-        lam = weight * math.exp(log)
-        w -= 0.005 * min(max(3 * ((w - 1) + lam * w) / (1 + lam), -1), 1)
-        if not update % method.every:
-            log = method.advance(log, w * w, before) if update >= method.warmup else log
-            before = w * w
-            drifts.append(before)
-    assert max(drifts) < 1.6 * budget
-    assert abs(drifts[-1] / budget - 1) < 0.15
-
-
-def test_a_budget_out_of_reach_rails_and_recovers_without_winding_up() -> None:
-    tight = DriftController(budget=0.1)
-    history = toy(tight, 3000, least=0.5)
-    log, drift = history[-1]
-    assert log == math.log(tight.highest)
-    assert tight.stuck(log, drift)
-    relaxed = DriftController(budget=0.5)
-    later = toy(relaxed, 3000, log=log, w=0.5, least=0.5)
-    assert later[0][0] < log
-    assert not relaxed.stuck(*later[0])
-    assert abs(later[-1][1] / 0.5 - 1) < 0.05
-
-
-def test_above_the_budget_the_weight_rises_and_below_it_falls() -> None:
-    """36: and stays inside its bounds."""
-    method = DriftController(budget=0.1)
-    assert method.advance(0.0, 0.2, 0.2) > 0 > method.advance(0.0, 0.05, 0.05)
-    assert method.advance(0.0, 0.05, 0.02) > 0, "a steep rise is answered before the budget is reached"
-    low, high = math.log(method.lowest), math.log(method.highest)
-    for drift in (0.0, 1e-9, 1e9):
-        log = 0.0
-        for _ in range(1000):
-            log = method.advance(log, drift, drift / 2)
-            assert low <= log <= high
-
-
-def test_the_controllers_multiplier_is_in_the_loss_and_in_the_log(tiny_base: Base, tmp_path: Path) -> None:
-    methods: dict[str, Regularizer] = {"l2": L2ToBase(weight=2.0), "c": DriftController(start=1.0)}
-    run = moved(make_run(tiny_base, tmp_path, methods))
-    rows = next(run.remaining())
-    plain = run.learn(rows)["l2"]
-    run.memories["c"] = {**run.memories["c"], "log": torch.tensor(math.log(3.0), dtype=torch.float64)}
-    assert run.learn(rows)["l2"] == pytest.approx(3 * plain)
-    assert run.weights()["l2"] == pytest.approx(6.0)
-    assert run.weights()["c"] == DriftController().weight
-
-
-def test_the_controller_says_when_the_budget_is_out_of_reach(tiny_base: Base, tmp_path: Path) -> None:
-    method = DriftController(budget=1e-9, every=1, warmup=0, highest=1.0, start=1.0)
-    said: list[str] = []
-    run = moved(make_run(tiny_base, tmp_path, {"l2": L2ToBase(), "c": method}), 0.1)
-    run.begin()
-    memory = run.memories["c"]
-    for update in range(1, 13):
-        memory = method.after_update(run.adapter, memory, run_done(run, update=update, warn=said.append))
-    assert len(said) == 1
-    assert "out of reach" in said[0]
-    assert method.notes(memory)["out_of_reach"] == 1.0
-
-
-def test_a_sensor_reading_is_the_ratio_of_sums(tiny_base: Base, tmp_path: Path) -> None:
-    run = make_run(tiny_base, tmp_path, {"c": DriftController(), "l2": L2ToBase()})
-    some: Callable[[int], float] = lambda n: float(run.probe.sensor_moved([n])[0])  # noqa: E731
-    together = run.probe.sensor_moved(range(0, 64, 4))
-    torch.testing.assert_close(together[3], torch.tensor(some(12)), rtol=1e-4, atol=1e-6)
-    assert len(run.probe.sensor_effects()) == 64
+    alone: dict[str, Regularizer] = {"prior_prediction": PriorPrediction(weight=1.0)}
+    assert forwards(alone) == forwards({**alone, "m": HardPrompts()})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,18 @@ def test_it_goes_on_bit_for_bit(tiny_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(Stopped):
         train_all(prepared, tmp_path / "cut", stop=lambda: next(asked, True) if (tmp_path / "cut").exists() else False)
     assert equal(load_file(train_all(prepared, tmp_path / "cut")[0].lora), whole)
+
+
+def test_what_is_finished_is_left_as_it_is(tiny_folder: Path, tmp_path: Path) -> None:
+    """Also its time stamp: what was read off the file counts for it alone."""
+    prepared = prepare(project(tmp_path, tiny_folder, {"l2_to_base": {}}))
+    (first,) = train_all(prepared, tmp_path / "run")
+    written = first.lora.read_bytes()
+    time.sleep(0.01)
+    (again,) = train_all(prepared, tmp_path / "run")
+    assert again.lora.read_bytes() == written
+    again.lora.unlink()
+    assert train_all(prepared, tmp_path / "run")[0].lora.is_file()
 
 
 @pytest.mark.parametrize(

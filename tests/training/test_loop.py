@@ -11,7 +11,10 @@ import torch
 from tenuto.families.base import Base
 from tenuto.regularizers.prior_prediction import PriorPrediction
 from tenuto.regularizers.prior_preservation import PriorPreservation
+from tenuto.training.folder import RunFolder
+from tenuto.training.journal import Journal
 from tenuto.training.loop import NotFinite, train
+from tenuto.training.plan import Plan
 from tenuto.training.state import load_state
 from tenuto.words import TenutoError
 from tests.steps import SQUARE, WIDE, equal, make_run, things
@@ -36,6 +39,19 @@ def test_ratio_decides_how_many_prior_rows_there_are(ratio: float, tiny_base: Ba
     assert sum(entry["prior_rows"] for entry in run.journal.read()) == ratio * 8
 
 
+@pytest.mark.parametrize(("ratio", "weight"), [(2.0, 1.0), (0.5, 1.0), (0.25, 2.0), (0.125, 4.0)])
+def test_a_prior_term_counts_the_same_in_however_few_updates_its_rows_come(
+    ratio: float, weight: float, tiny_base: Base, tmp_path: Path
+) -> None:
+    """E[stochastic rows] = full rows: the mean over updates is the mean over prior rows."""
+    run = make_run(tiny_base, tmp_path, {"p": PriorPreservation(weight=0.5)}, ratio=ratio, steps=16)
+    assert run.importance == {"instance": 1.0, "prior": weight}
+    drafts = [run.maker.draft(row, 0.0) for update in range(16) for row in run._rows(update)]
+    errors = [run.maker.alone([draft]).error([0]).item() for draft in drafts if draft.role == "prior"]
+    losses = [run.learn(run._rows(update)).get("p", 0.0) for update in range(16)]
+    assert sum(losses) / 16 == pytest.approx(0.5 * sum(errors) / len(errors), rel=1e-4)
+
+
 def test_gradient_checkpointing_changes_nothing(tiny_base: Base, tmp_path: Path) -> None:
     def gradients(on: bool) -> list[torch.Tensor]:
         run = make_run(tiny_base, tmp_path, {"p": PriorPrediction(weight=1.0)}, parts=("attention", "text_encoder"))
@@ -55,12 +71,12 @@ def test_gradient_checkpointing_changes_nothing(tiny_base: Base, tmp_path: Path)
 
 def test_a_loss_that_is_not_finite_stops_and_names_the_rows(tiny_base: Base, tmp_path: Path) -> None:
     run = make_run(tiny_base, tmp_path, steps=3, save_every=1)
-    inner = run.ask
+    inner = run.maker.ask
 
     def broken(x_t, t, cond, *, adapter):  # type: ignore[no-untyped-def]
         return inner(x_t, t, cond, adapter=adapter) * (float("nan") if run.done == 2 else 1.0)
 
-    run.ask = broken  # type: ignore[method-assign]
+    run.maker.ask = broken  # type: ignore[method-assign]
     with pytest.raises(NotFinite, match=r"update 3: .*instance-16x16-.*states") as caught:
         train(run)
     assert "\n" not in str(caught.value)
@@ -74,8 +90,8 @@ def test_another_plan_is_refused(tiny_base: Base, tmp_path: Path) -> None:
     train(run)
     run.adapter.detach()
     other = make_run(tiny_base, tmp_path, steps=2)
-    other.plan = "another"
-    with pytest.raises(TenutoError, match="other settings"):
+    other.plan = Plan({"test": 2})
+    with pytest.raises(TenutoError, match="another plan: test is 2 and was 1; put that back"):
         train(other)
 
 
@@ -131,3 +147,31 @@ def test_same_seed_same_tensors(tiny_base: Base, tmp_path: Path) -> None:
         states.append(run.adapter.state())
         run.adapter.detach()
     assert equal(*states)
+
+
+def test_a_turned_bit_in_a_state_is_noticed(tiny_base: Base, tmp_path: Path) -> None:
+    run = make_run(tiny_base, tmp_path, steps=2, save_every=1)
+    train(run)
+    newest = sorted((tmp_path / "states").glob("*"))[-1]
+    data = bytearray(newest.read_bytes())
+    data[-3] ^= 1
+    newest.write_bytes(data)
+    told: list[str] = []
+    state = RunFolder(tmp_path, lambda event: told.append(event.data["text"])).newest_state(run.plan)
+    assert state is not None
+    assert state.update == 1
+    assert "does not match its checksum" in told[0]
+
+
+def test_damaged_lines_of_the_log_are_left_out(tmp_path: Path) -> None:
+    """As a power cut leaves them."""
+    log = Journal(tmp_path / "log.jsonl")
+    whole = b'{"update": 1, "lr": 0.1}\n'
+    odd = (
+        b'{"update": [1]}', b'{"update": 1e999}', b'{"update": 2, "lr": "x"}', b'{"update": 2, "lr": {}}', b"[1]",
+        b'{"lr": 0.1}', b"\xc3(", b"\0" * 80, b"[" * 50_000, b'{"update": 3',
+    )  # fmt: skip
+    log.path.write_bytes(whole + b"\n".join(odd))
+    assert log.read() == [{"update": 1, "lr": 0.1}]
+    log.cut(1)
+    assert log.path.read_bytes() == whole

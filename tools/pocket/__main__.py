@@ -108,6 +108,14 @@ def sheet(out: Path = REPOSITORY / "docs/images") -> None:
     sheets(out)
 
 
+@app.command()
+def second(work: Path = REPOSITORY / ".work/pocket/second") -> None:
+    """Train the second LoRA of the demo's comparison."""
+    from tools.pocket.second import make
+
+    make(work)
+
+
 @app.command("all")
 def everything() -> None:
     """Every stage in turn."""
@@ -120,6 +128,7 @@ def everything() -> None:
     export()
     measure()
     sheet()
+    second()
 
 
 if __name__ == "__main__":

@@ -34,7 +34,8 @@ class Words:
     """Tags to token ids, each tag looked up once (commas end a tag, so tags do not run into each other)."""
 
     def __init__(self, tokenizer: Any) -> None:
-        self.tokenizer, self.known = tokenizer, {}
+        self.tokenizer = tokenizer
+        self.known: dict[str, list[int]] = {}
         self.comma = self._ids(",")
 
     def _ids(self, text: str) -> list[int]:

@@ -10,7 +10,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -38,7 +38,8 @@ class Bench:
 
     def pictures(self, size: Size) -> np.ndarray:
         """[N, H, W, 3] uint8, read from disk as needed."""
-        return np.load(self.file(f"pictures-{name_of(size)}.npy"), mmap_mode="r")
+        pictures: np.ndarray = np.load(self.file(f"pictures-{name_of(size)}.npy"), mmap_mode="r")
+        return pictures
 
     def captions(self, size: Size) -> list[dict[str, Any]]:
         lines = self.file(f"captions-{name_of(size)}.jsonl").read_text().splitlines()
@@ -112,7 +113,11 @@ def rate(step: int, progress: float, peak: float, warm_up: int = 200, flat: floa
     return peak * min(1.0, (step + 1) / warm_up) * (0.5 + 0.5 * math.cos(math.pi * min(1.0, down)))
 
 
-def set_rate(optimizer: torch.optim.Optimizer, value: float) -> None:
+class HasRate(Protocol):
+    param_groups: list[dict[str, Any]]
+
+
+def set_rate(optimizer: HasRate, value: float) -> None:
     for group in optimizer.param_groups:
         group["lr"] = value
 

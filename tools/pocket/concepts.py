@@ -6,7 +6,7 @@ from random import Random
 
 from tenuto.pocket import concepts, world
 
-CONCEPTS: dict = getattr(concepts, "CONCEPTS", {})
+CONCEPTS = concepts.CONCEPTS
 
 
 def concept_scene(name: str, rng: Random) -> world.Scene:

@@ -61,7 +61,7 @@ def write(bench: Bench, folder: Path) -> int:
     )
     (folder / "model_index.json").write_text(json.dumps(INDEX, indent=2) + "\n")
     (folder / "bank.toml").write_text(bank())
-    return state["step"]
+    return int(state["step"])
 
 
 def export(bench: Bench) -> None:

@@ -68,7 +68,7 @@ def prompt(scene: world.Scene) -> str:
 def check(tagger: Tagger, pictures: np.ndarray, scenes: Sequence[world.Scene]) -> tuple[Tally, Tally]:
     """Was each tag that was asked for seen? By group, and by tag."""
     pixels = to_device(pictures, torch.device("cpu"))
-    read = [tagger.read(part) for part in pixels.split(100)]
+    read = [tagger.read(part) for part in torch.split(pixels, 100)]
     seen = {group: torch.cat([part[group] for part in read]) for group in world.GROUPS}
     groups, words = defaultdict(list), defaultdict(list)
     for row, scene in enumerate(scenes):
@@ -120,7 +120,8 @@ def moved(pipe: StableDiffusionPipeline, before: list[str], after: list[str], no
 
     def predict(prompts: list[str]) -> Tensor:
         ids = pipe.tokenizer(prompts, padding="max_length", max_length=77, return_tensors="pt").input_ids.to(device())
-        return pipe.unet(noisy, t, encoder_hidden_states=pipe.text_encoder(ids)[0]).sample
+        answer: Tensor = pipe.unet(noisy, t, encoder_hidden_states=pipe.text_encoder(ids)[0]).sample
+        return answer
 
     return float((predict(after) - predict(before)).square().mean().sqrt())
 
@@ -155,7 +156,8 @@ def liveness(pipe: StableDiffusionPipeline, unseen: Sequence[str], count: int = 
 @torch.inference_mode()
 def noisy_latents(pipe: StableDiffusionPipeline, scenes: Sequence[world.Scene]) -> Tensor:
     pictures = np.stack([np.asarray(world.render(scene)) for scene in scenes])
-    return pipe.vae.encode(to_device(pictures, device())).latent_dist.mean * pipe.vae.config.scaling_factor
+    mean: Tensor = pipe.vae.encode(to_device(pictures, device())).latent_dist.mean
+    return mean * float(pipe.vae.config.scaling_factor)
 
 
 def sharpness(pipe: StableDiffusionPipeline, count: int = 300) -> float:
@@ -164,7 +166,8 @@ def sharpness(pipe: StableDiffusionPipeline, count: int = 300) -> float:
     pixels = to_device(real, device())
     with torch.inference_mode():
         again = [
-            pipe.vae.decode(pipe.vae.encode(part).latent_dist.mean).sample.clamp(-1, 1) for part in pixels.split(50)
+            pipe.vae.decode(pipe.vae.encode(part).latent_dist.mean).sample.clamp(-1, 1)
+            for part in torch.split(pixels, 50)
         ]
     return round(float(10 * torch.log10(4 / (torch.cat(again) - pixels).square().mean())), 2)
 

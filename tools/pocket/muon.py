@@ -8,6 +8,7 @@ Jordan et al. 2024; the scale by Liu et al., arXiv:2502.16982.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from tools.pocket.common import emulates_bf16
@@ -23,7 +24,8 @@ def orthogonalized(m: Tensor, rounds: int = 3) -> Tensor:
     for _ in range(rounds):
         a = x @ x.T
         x = 3.4445 * x + (-4.7750 * a + 2.0315 * a @ a) @ x
-    return (x.T if tall else x).to(m.dtype)
+    near: Tensor = (x.T if tall else x).to(m.dtype)
+    return near
 
 
 class Muon(torch.optim.Optimizer):
@@ -65,10 +67,10 @@ class Both:
         for part in self.parts:
             part.step()
 
-    def state_dict(self) -> dict[str, dict]:
+    def state_dict(self) -> dict[str, dict[str, Any]]:
         return {str(n): part.state_dict() for n, part in enumerate(self.parts)}
 
-    def load_state_dict(self, state: dict[str, dict]) -> None:
+    def load_state_dict(self, state: dict[str, dict[str, Any]]) -> None:
         for n, part in enumerate(self.parts):
             part.load_state_dict(state[str(n)])
         self.param_groups = [group for part in self.parts for group in part.param_groups]

@@ -129,7 +129,8 @@ def total(net: ConvTagger, read: dict[str, Tensor], answers: dict[str, Tensor]) 
 def train(bench: Bench, steps: int, until: float | None, count: int = 64, peak: float = 2e-3) -> None:
     where, path = device(), bench.file("tagger.pt")
     torch.manual_seed(0)
-    net = ConvTagger(config()).to(where, memory_format=torch.channels_last)
+    net: ConvTagger = ConvTagger(config()).to(where)
+    net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = Both(net, peak)
     clock, step = Clock(steps, until), 0
     if path.exists():
@@ -151,7 +152,7 @@ def train(bench: Bench, steps: int, until: float | None, count: int = 64, peak: 
         answers = {name: answer.to(where) for name, answer in answers.items()}
         loss = total(net, {name: answer.float() for name, answer in read.items()}, answers)
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
         optimizer.step()
         step += 1
@@ -183,7 +184,7 @@ def accuracy(net: ConvTagger, count: int = 1000) -> dict[str, float]:
     scenes = [(world.sample_scene(rng), "") for _ in range(count)]
     scenes += [(concept_scene(name, rng), name) for name in CONCEPTS for _ in range(40)]
     pixels = to_device(np.stack([np.asarray(world.render(scene)) for scene, _ in scenes]), torch.device("cpu"))
-    parts = [net.probabilities(chunk) for chunk in pixels.split(100)]
+    parts = [net.probabilities(chunk) for chunk in torch.split(pixels, 100)]
     answers, known = truth([(world.tags(scene), name) for scene, name in scenes]), {}
     for group in parts[0]:
         p, t = torch.cat([part[group] for part in parts]), answers[group]

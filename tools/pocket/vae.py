@@ -85,7 +85,7 @@ def train(bench: Bench, steps: int, until: float | None, count: int, peak: float
         with half_precision(where):
             total, error = loss(vae, to_device(batch(sets, rng, count), where))
         optimizer.zero_grad()
-        total.backward()
+        total.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
         optimizer.step()
         squared.append(error.item())

@@ -1,35 +1,23 @@
-"""An adapter on a base: attach, switch off, scale, detach. The layers are peft's.
-
-W' = W + s * (alpha / rank) * B A          B = 0 at the start, so that W' = W; s is the strength
-
-DoRA (Liu et al. 2024, arXiv:2402.09353) also learns how large each output's weights m are:
-
-W' = W + s * (m * V / |V| - W)             V = W + (alpha / rank) * B A, the norm taken per output; m = |W| at the start
-"""
+"""An adapter on a base: attach, switch off, scale, detach. What is on the layers is the tuner's (`tuners/`)."""
 
 from __future__ import annotations
 
-import math
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
-from typing import Any, NamedTuple, Self, cast
+from typing import Any, Self, cast
 
 import torch
-from peft import LoraConfig
-from peft.tuners.lora import LoraLayer, LoraModel
-from pydantic import PositiveFloat, PositiveInt
+from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor, nn
 
-from tenuto.adapters.layers import moved
+from tenuto.adapters.layers import Layer
+from tenuto.adapters.tuners.base import NAME, Rank, Tuner, Update, weight_of
+from tenuto.adapters.tuners.catalogue import DORA, LORA, TUNERS, KindName
 from tenuto.families.base import Base, Part
-from tenuto.randomness import stream
 from tenuto.words import Settings, TenutoError
 
-NAME = "tenuto"
-FACTORS = ("lora_A", "lora_B")
-MAGNITUDE = "lora_magnitude_vector"
 BLOCKS: dict[str, tuple[str, ...]] = {
     "content": ("lora_unet.up_blocks.0.attentions.0.*",),
     "style": ("lora_unet.up_blocks.0.attentions.1.*",),
@@ -41,20 +29,18 @@ BLOCKS: dict[str, tuple[str, ...]] = {
 `cross_keys` is the cheap form of key locking (Perfusion, arXiv:2305.01644)."""
 
 
-class Rank(NamedTuple):
-    """Of one layer's update."""
-
-    rank: int
-    alpha: float
-
-
 class AdapterSettings(Settings):
-    """[training.adapter]: which layers get how large a LoRA."""
+    """[training.adapter]: which layers get how large a LoRA, or another kind of adapter."""
 
+    kind: KindName = Field(default="lora", exclude_if=lambda kind: kind == "lora")
+    """lora; loha (products of two low ranks), lokr (Kronecker products), oft and boft (turn the layers' outputs). Only
+    lora ships as an ordinary LoRA that every program reads; the others are written as LyCORIS writes them."""
     rank: PositiveInt = 16
-    """Rank of B A. Larger learns more and drifts more."""
+    """Rank of B A. Larger learns more and drifts more. For oft and boft: the most outputs that are turned together."""
     alpha: PositiveFloat | None = None
     """The update is scaled by alpha / rank; unset: alpha = rank."""
+    factor: PositiveInt | None = None
+    """For lokr: the size of its small matrix; unset: near the root of each layer's size, the smallest files."""
     parts: tuple[Part, ...] = ("attention",)
     """Groups of layers that are adapted: attention, feed_forward, convolution, text_encoder."""
     dora: bool = False
@@ -64,28 +50,38 @@ class AdapterSettings(Settings):
     skip: tuple[str, ...] = ()
     """Of those, not these."""
 
+    @model_validator(mode="after")
+    def _fitting_kind(self) -> Self:
+        given = {"alpha": self.alpha, "factor": self.factor, "dora": self.dora}
+        if odd := [name for name, value in given.items() if value and name not in TUNERS[self.kind].options]:
+            raise ValueError(f'{odd[0]} is not for kind = "{self.kind}"; leave it out')
+        return self
+
+    def tuner(self) -> Tuner:
+        return DORA if self.dora else TUNERS[self.kind].with_factor(self.factor)
+
     def takes(self, layer: str) -> bool:
         """Whether `only` and `skip` leave this layer ("<prefix>.<layer>") in."""
         return (not self.only or _matches(layer, self.only)) and not _matches(layer, self.skip)
 
 
 class Adapter:
-    """LoRA layers on one base. Make with `attach`, end with `detach`."""
+    """Layers on one base. Make with `attach`, end with `detach`."""
 
-    def __init__(self, base: Base, models: dict[str, LoraModel], factors: tuple[str, ...]) -> None:
+    def __init__(self, base: Base, models: dict[str, BaseTuner], tuner: Tuner) -> None:
         self.base = base
-        self._factors = factors
+        self.tuner = tuner
         self._models = models
-        self._layers: dict[str, LoraLayer] = {
+        self._layers: dict[str, BaseTunerLayer] = {
             f"{prefix}.{name}": layer
             for prefix, model in models.items()
             for name, layer in model.model.named_modules()
-            if isinstance(layer, LoraLayer)
+            if isinstance(layer, BaseTunerLayer)
         }
 
     @classmethod
     def attach(cls, base: Base, settings: AdapterSettings, seed: int = 0) -> Self:
-        """Put fresh layers on the base: A drawn by name from `seed` (Kaiming uniform), B = 0."""
+        """Put fresh layers on the base: drawn by name from `seed`, so that they change nothing yet."""
         rank = Rank(settings.rank, settings.alpha or settings.rank)
         wanted = [
             f"{prefix}.{name}"
@@ -99,31 +95,36 @@ class Adapter:
                 f"training.adapter: none of {len(wanted)} layers is left by only = {list(settings.only)} and skip = "
                 f"{list(settings.skip)}; layers are called e.g. {wanted[0]}"
             )
-        return cls.attach_to(base, dict.fromkeys(taken, rank), dora=settings.dora, seed=seed)
+        return cls.attach_to(base, dict.fromkeys(taken, rank), settings.tuner(), seed)
 
     @classmethod
-    def attach_to(cls, base: Base, ranks: Mapping[str, Rank], *, dora: bool = False, seed: int = 0) -> Self:
+    def attach_to(cls, base: Base, ranks: Mapping[str, Rank], tuner: Tuner = LORA, seed: int = 0) -> Self:
         """Put fresh layers on exactly these ("<prefix>.<layer>"), each with a rank and alpha of its own."""
+        return cls._attached(base, ranks, tuner, lambda name, layer: tuner.begin(layer, name, seed))
+
+    @classmethod
+    def attach_stored(cls, base: Base, stored: Mapping[str, Layer], tuner: Tuner) -> Self:
+        """Put a file's layers on these; they must fit (`Tuner.fitted`)."""
+        ranks = {name: tuner.rank(layer) for name, layer in stored.items()}
+        return cls._attached(base, ranks, tuner, lambda name, layer: tuner.adopt(layer, stored[name]))
+
+    @classmethod
+    def _attached(
+        cls, base: Base, ranks: Mapping[str, Rank], tuner: Tuner, fill: Callable[[str, BaseTunerLayer], None]
+    ) -> Self:
         models = {}
         for prefix, module in base.modules().items():
             own = {name.removeprefix(f"{prefix}."): r for name, r in ranks.items() if name.startswith(f"{prefix}.")}
             if own:
-                models[prefix] = _wrap(module, own, dora)
-        adapter = cls(base, models, (*FACTORS, MAGNITUDE) if dora else FACTORS)
-        adapter._draw(seed)
+                models[prefix] = tuner.wrap(module, own)
+        adapter = cls(base, models, tuner)
+        try:
+            for name, layer in adapter.layers().items():
+                fill(name, layer)
+        except TenutoError:
+            adapter.detach()
+            raise
         return adapter
-
-    @torch.no_grad()
-    def _draw(self, seed: int) -> None:
-        for name, layer in self._layers.items():
-            a, b = layer.lora_A[NAME].weight, layer.lora_B[NAME].weight
-            bound = 1 / math.sqrt(a[0].numel())  # kaiming_uniform with a = sqrt(5), as in LoRA's own code
-            drawn = torch.rand(a.shape, generator=stream(seed, "adapter", layer=name)) * 2 * bound - bound
-            a.copy_(drawn)
-            b.zero_()
-            if self.is_dora:
-                magnitude = getattr(layer, MAGNITUDE)[NAME].weight
-                magnitude.copy_(_norm_per_output(layer).reshape(magnitude.shape))
 
     def detach(self) -> None:
         """Take the layers off; every module of the base is what it was."""
@@ -131,27 +132,37 @@ class Adapter:
             model.unload()
         self._models, self._layers = {}, {}
 
-    def layers(self) -> Mapping[str, LoraLayer]:
+    def layers(self) -> Mapping[str, BaseTunerLayer]:
         """Full name ("lora_unet.down_blocks.0…to_q") -> peft layer."""
         return self._layers
 
-    @property
-    def is_dora(self) -> bool:
-        return MAGNITUDE in self._factors
-
     def ranks(self) -> dict[str, Rank]:
         """Rank and alpha of each layer."""
-        return {name: Rank(layer.r[NAME], float(layer.lora_alpha[NAME])) for name, layer in self._layers.items()}
+        return {name: self.tuner.rank_on(layer) for name, layer in self._layers.items()}
 
     def parameters(self) -> list[nn.Parameter]:
-        """What is trained, in a fixed order: A and B of each layer (and the magnitude, for DoRA)."""
-        return [getattr(layer, f)[NAME].weight for layer in self._layers.values() for f in self._factors]
+        """What is trained, in a fixed order."""
+        return list(self._trained().values())
 
-    def factors(self) -> Iterator[tuple[str, Tensor, Tensor, float]]:
-        """Name, A [r in], B [out r] (views of what is trained) and s of each layer: its update is s B A."""
+    def _trained(self) -> dict[str, nn.Parameter]:
+        """By "<prefix>.<layer>.<parameter>"."""
+        return {
+            f"{name}.{field}": parameter
+            for name, layer in self._layers.items()
+            for field, parameter in self.tuner.trained(layer).items()
+        }
+
+    def updates(self) -> Iterator[tuple[str, Update]]:
+        """dW of each layer, as far as it needs building."""
         for name, layer in self._layers.items():
-            a, b = (getattr(layer, factor)[NAME].weight for factor in FACTORS)
-            yield name, a.flatten(1), b.flatten(1), layer.scaling[NAME]
+            yield name, self.tuner.update(layer)
+
+    @torch.no_grad()
+    def shrink(self, name: str, ratio: float) -> None:
+        """Scale dW of one layer; only where it is a product of what is trained."""
+        factors = self.tuner.product(self._layers[name])
+        for factor in factors:
+            factor.mul_(ratio ** (1 / len(factors)))
 
     def trains_text(self) -> bool:
         return any(prefix != "lora_unet" for prefix in self._models)
@@ -171,26 +182,52 @@ class Adapter:
     @contextmanager
     def strength(self, s: float) -> Iterator[None]:
         """Scale every layer's change by s (1 = as trained) inside the block. Restores on every way out."""
-        with self._blended(s) if self.is_dora else self._scaled(s):
+        with self._scaled(s) if self.tuner.linear else self._blended(s):
             yield
 
     @contextmanager
-    def _scaled(self, s: float) -> Iterator[None]:
-        before = [layer.scaling[NAME] for layer in self._layers.values()]
+    def merged(self, s: float = 1.0) -> Iterator[None]:
+        """As `strength`, with the change added to the weights: a forward costs what the base's does. Restores every
+        weight bit for bit on every way out. Weights of few bits round the change: there, use `strength`."""
+        with added(self.changes(), s), self.disabled():
+            yield
+
+    @contextmanager
+    def rescaled(self, s: float) -> Iterator[None]:
+        """The last factor (LoRA's B) times s inside the block, so that files written there hold it; only where the
+        change is a product. Restores every weight on every way out."""
+        trained = self.state()
         try:
-            for layer, scaling in zip(self._layers.values(), before, strict=True):
-                layer.scaling[NAME] = scaling * s
+            for layer in self._layers.values() if s != 1 else ():
+                self.tuner.product(layer)[-1].data.mul_(s)
             yield
         finally:
-            for layer, scaling in zip(self._layers.values(), before, strict=True):
-                layer.scaling[NAME] = scaling
+            self.load(trained)
+
+    @contextmanager
+    def _scaled(self, s: float) -> Iterator[None]:
+        with self.scaled(dict.fromkeys(self._layers, s)):
+            yield
+
+    @contextmanager
+    def scaled(self, strengths: Mapping[str, float]) -> Iterator[None]:
+        """Layers by name at strengths of their own, where a kind's scaling scales its whole change."""
+        own: dict[str, Any] = {name: self._layers[name] for name in strengths}
+        before = {name: layer.scaling[NAME] for name, layer in own.items()}
+        try:
+            for name, layer in own.items():
+                layer.scaling[NAME] = before[name] * strengths[name]
+            yield
+        finally:
+            for name, layer in own.items():
+                layer.scaling[NAME] = before[name]
 
     @contextmanager
     def _blended(self, s: float) -> Iterator[None]:
         """What a DoRA does is not linear in B A: its whole change is scaled, as web UIs do."""
 
         def blend(layer: nn.Module, args: tuple[Tensor, ...], answer: Tensor) -> Tensor:
-            plain: Tensor = cast(LoraLayer, layer).get_base_layer()(*args)
+            plain: Tensor = cast(BaseTunerLayer, layer).get_base_layer()(*args)
             return plain + s * (answer - plain)
 
         hooks = [cast(nn.Module, layer).register_forward_hook(blend) for layer in self._layers.values()]
@@ -200,27 +237,28 @@ class Adapter:
             for hook in hooks:
                 hook.remove()
 
-    @torch.no_grad()
     def change(self, name: str) -> Tensor:
         """W' - W of one layer, in float32: [out, in] or [out, in, k, k]."""
-        layer = self._layers[name]
-        delta: Tensor = cast(Any, layer).get_delta_weight(NAME).float()
-        if not self.is_dora:
-            return delta
-        weight = cast(nn.Parameter, layer.get_base_layer().weight).float()
-        return moved(weight, delta, getattr(layer, MAGNITUDE)[NAME].weight.flatten()) - weight
+        return self.tuner.change(self._layers[name])
+
+    def changes(self) -> Iterator[tuple[nn.Parameter, Tensor]]:
+        """Each adapted weight of the base with its `change`, one at a time."""
+        for name, layer in self._layers.items():
+            yield weight_of(layer), self.change(name)
 
     def state(self) -> dict[str, Tensor]:
-        """ "<prefix>.<layer>.lora_A" / ".lora_B" (/ ".lora_magnitude_vector") -> detached float32 copy on the CPU."""
-        return {
-            f"{name}.{factor}": getattr(layer, factor)[NAME].weight.detach().float().cpu().clone()
-            for name, layer in self._layers.items()
-            for factor in self._factors
-        }
+        """ "<prefix>.<layer>.<parameter>" -> detached float32 copy on the CPU."""
+        return {f"{name}.{field}": value for name in self._layers for field, value in self.state_of(name).items()}
 
+    def state_of(self, name: str) -> dict[str, Tensor]:
+        """The same of one layer, by parameter."""
+        trained = self.tuner.trained(self._layers[name])
+        return {field: parameter.detach().float().cpu().clone() for field, parameter in trained.items()}
+
+    @torch.no_grad()
     def load(self, state: Mapping[str, Tensor]) -> None:
-        """Take over A and B (and magnitudes). Raises TenutoError when names or shapes do not fit this adapter."""
-        own = {f"{n}.{f}": getattr(layer, f)[NAME].weight for n, layer in self._layers.items() for f in self._factors}
+        """Take over what is trained. Raises TenutoError when names or shapes do not fit this adapter."""
+        own = self._trained()
         if own.keys() != state.keys():
             odd = sorted(own.keys() ^ state.keys())
             raise TenutoError(
@@ -231,33 +269,24 @@ class Adapter:
                 raise TenutoError(
                     f"the LoRA does not fit: {name} is {tuple(state[name].shape)}, wanted {tuple(weight.shape)}"
                 )
-            with torch.no_grad():
-                weight.copy_(state[name])
+            weight.copy_(state[name])
+
+
+@contextmanager
+def added(changes: Iterable[tuple[nn.Parameter, Tensor]], s: float = 1.0) -> Iterator[None]:
+    """Weights plus s times their changes inside the block; bit for bit what they were afterwards."""
+    kept: list[tuple[nn.Parameter, Tensor]] = []
+    try:
+        with torch.no_grad():
+            for weight, change in changes:
+                kept.append((weight, weight.detach().clone()))
+                weight.add_(change.to(weight), alpha=s)
+        yield
+    finally:
+        with torch.no_grad():
+            for weight, before in kept:
+                weight.copy_(before)
 
 
 def _matches(layer: str, wanted: Iterable[str]) -> bool:
     return any(fnmatchcase(layer, pattern) for name in wanted for pattern in BLOCKS.get(name, (name,)))
-
-
-def _wrap(module: nn.Module, ranks: Mapping[str, Rank], dora: bool) -> LoraModel:
-    rank, alpha = (_most_common(values) for values in zip(*ranks.values(), strict=True))
-    config = LoraConfig(
-        r=rank,
-        lora_alpha=alpha,
-        rank_pattern={name: own.rank for name, own in ranks.items() if own.rank != rank},
-        alpha_pattern={name: own.alpha for name, own in ranks.items() if own.alpha != alpha},
-        target_modules=sorted(ranks),
-        init_lora_weights=False,
-        use_dora=dora,
-    )
-    return LoraModel(module, config, NAME)
-
-
-def _most_common(values: Iterable[Any]) -> Any:
-    return Counter(values).most_common(1)[0][0]
-
-
-def _norm_per_output(layer: LoraLayer) -> Tensor:
-    """|W| of each output [out]."""
-    norm: Tensor = cast(nn.Parameter, layer.get_base_layer().weight).float().flatten(1).norm(dim=1)
-    return norm

@@ -1,10 +1,9 @@
-"""LoRAs and whole checkpoints in diffusers layout: a LoRA into one, a LoRA out of the difference of two."""
+"""LoRAs and whole checkpoints: a LoRA into one, a LoRA out of the difference of two."""
 
 from __future__ import annotations
 
 import json
 import math
-import re
 import shutil
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,25 +11,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from tenuto.adapters.files import LoraFile
 from tenuto.adapters.header import base_version, version_header
-from tenuto.adapters.layers import Layer, Lora, moved
-from tenuto.adapters.names import Layout, from_dotted, in_layout
+from tenuto.adapters.layers import Layer, kernel_of
+from tenuto.adapters.names import in_layout
 from tenuto.adapters.surgery import Change, Cut, of_difference, part_of
+from tenuto.adapters.whole import COMPONENTS, Place, components, open_checkpoint
 from tenuto.events import Listener, progress, silent
 from tenuto.families.base import Part
 from tenuto.families.parts import weight_files
 from tenuto.files import PICKLES, read_tensors, write_tensors
 from tenuto.words import TenutoError
-
-COMPONENTS = ("unet", "text_encoder", "text_encoder_2")
-"""Folders of a checkpoint that LoRAs change."""
-_USUAL = re.compile(r"lora_te|.*\.(attentions|resnets|downsamplers|upsamplers)\.")
-"""Layers that every program can put a LoRA on."""
-
 
 # -- into a checkpoint ----------------------------------------------------------------------------------------------
 
@@ -38,49 +31,74 @@ _USUAL = re.compile(r"lora_te|.*\.(attentions|resnets|downsamplers|upsamplers)\.
 def merge_into(
     files: Sequence[LoraFile], weights: Sequence[float], source: Path, target: Path, listener: Listener = silent
 ) -> int:
-    """Copy a checkpoint folder with LoRAs added to its weights, whole or not at all. Returns the layers changed.
+    """A copy of a checkpoint (folder or single file) with LoRAs added to its weights, whole or not at all. Names,
+    number types and all that no LoRA changes stay. Returns the layers changed.
 
     W' = W + weight * (what the LoRA makes of W, less W), one LoRA after the other. Raises TenutoError where one does
     not fit.
     """
-    names = _names(source)
-    for file in files:
-        if odd := sorted({in_layout(name, _layout(source)) for name in file.layers} - names.keys()):
+    whole = open_checkpoint(source)
+    changes = []
+    for file, weight in zip(files, weights, strict=True):
+        layers = {in_layout(name, whole.layout): file.layer(name) for name in file.layers}
+        if odd := sorted(layers.keys() - whole.layers.keys()):
             raise TenutoError(f"{file.path}: {len(odd)} of its layers are not in {source}, first {odd[0]}")
-    changes = [
-        ({in_layout(name, _layout(source)): file.lora(name) for name in file.layers}, file, weight)
-        for file, weight in zip(files, weights, strict=True)
-    ]
+        changes.append(Addition(file.path, layers, weight))
     with _copied(source, target) as copy:
-        places = [(part, path) for part in _components(source) for path in weight_files(copy / part)]
-        for done, (part, path) in enumerate(places, 1):
+        paths = whole.files()
+        for done, path in enumerate(paths, 1):
             tensors, metadata = read_tensors(path)
-            for loras, file, weight in changes:
-                tensors |= _changed(tensors, _keys(part, tensors, _layout(source)), loras, weight, file.path)
-            write_tensors(path, tensors, metadata)
-            progress(listener, "merging", done, len(places))
-    return len({name for loras, _, _ in changes for name in loras})
+            inside = {name: place for name, place in whole.layers.items() if place.path == path}
+            for change in changes:
+                change.apply(tensors, inside)
+            if source.is_file():
+                metadata = _merged_header(metadata, changes)
+            write_tensors(copy / path.relative_to(source) if source.is_dir() else copy, tensors, metadata)
+            progress(listener, "merging", done, len(paths))
+    return len({name for change in changes for name in change.layers})
 
 
-def _changed(
-    tensors: Mapping[str, Tensor], keys: Mapping[str, str], loras: Mapping[str, Lora], weight: float, path: Path
-) -> dict[str, Tensor]:
-    changed = {}
-    for name in keys.keys() & loras.keys():
-        before = tensors[keys[name]]
-        try:
-            lora = loras[name].fitted(before.shape)
-        except TenutoError as error:
-            raise TenutoError(f"{path}: {name}: {error}") from error
-        after = moved(before, lora.delta(), lora.magnitude)
-        changed[keys[name]] = (before.float() + weight * (after - before.float())).to(before.dtype)
-    return changed
+@dataclass(frozen=True)
+class Addition:
+    """One LoRA that is added at a weight."""
+
+    path: Path
+    layers: Mapping[str, Layer]
+    weight: float
+
+    def apply(self, tensors: Mapping[str, Tensor], places: Mapping[str, Place]) -> None:
+        """Change these tensors of a file, in place."""
+        for name in places.keys() & self.layers.keys():
+            before = places[name].inside(tensors[places[name].origin.key])
+            try:
+                after = self.layers[name].moved(before, kernel_of(name))
+            except TenutoError as error:
+                raise TenutoError(f"{self.path}: {name}: {error}") from error
+            before.copy_(before.float() + self.weight * (after - before.float()))
+
+
+STALE = ("sshs_model_hash", "sshs_legacy_hash", "modelspec.hash_sha256")
+"""Metadata of single files that is wrong once a weight has changed."""
+
+
+def _merged_header(metadata: Mapping[str, str], changes: Sequence[Addition]) -> dict[str, str]:
+    added = [{"file": change.path.name, "weight": change.weight} for change in changes]
+    kept = {key: value for key, value in metadata.items() if key not in STALE}
+    return kept | {"tenuto_merged_from": json.dumps(added, ensure_ascii=False)}
 
 
 @contextmanager
 def _copied(source: Path, target: Path) -> Iterator[Path]:
-    """A copy of the folder with only the weights that are read, renamed to its name once the block has ended well."""
-    used = {path for part in _components(source) for path in weight_files(source / part)}
+    """Of a folder a copy with only the weights that are read, renamed to its name once the block has ended well; of a
+    file the new one's name."""
+    if source.is_file():
+        if target.suffix.lower() != ".safetensors":
+            raise TenutoError(
+                f"{target}: {source.name} is a single file, and so is what comes of it; end --out in .safetensors"
+            )
+        yield target
+        return
+    used = {path for part in components(source) for path in weight_files(source / part)}
 
     def unused(folder: str, names: list[str]) -> list[str]:
         inside = Path(folder).name in COMPONENTS
@@ -130,11 +148,12 @@ def extract(
     dtype: torch.dtype = torch.float32,
     listener: Listener = silent,
 ) -> tuple[LoraFile, Extraction]:
-    """The LoRA that turns `base` into `tuned`, as far as its rank allows; both are folders in diffusers layout.
+    """The LoRA that turns `base` into `tuned`, as far as its rank allows; each is a folder or a single file.
 
     Raises TenutoError when they are not of one architecture, or do not differ.
     """
-    ours, theirs = (_open(folder) for folder in (base, tuned))
+    whole, other = open_checkpoint(base), open_checkpoint(tuned)
+    ours, theirs = whole.places, other.places
     if odd := sorted(ours.keys() ^ theirs.keys()):
         raise TenutoError(f"{base} and {tuned} differ in {len(odd)} tensors, first {odd[0]}; not of one architecture")
     layers: dict[str, Layer] = {}
@@ -148,7 +167,7 @@ def extract(
         if not delta.isfinite().all():
             raise TenutoError(f"{key} of {base} or {tuned} holds values that are not finite")
         if delta.count_nonzero():
-            name = _layer(key, _layout(base)) if delta.ndim in (2, 4) else None
+            name = whole.layer(key) if delta.ndim in (2, 4) else None
             if name is not None and (parts is None or part_of(name) in parts):
                 lora, changes[name] = of_difference(delta, cut)
                 layers[name] = lora.layer(dtype)
@@ -157,80 +176,8 @@ def extract(
         progress(listener, "extracting", done, len(ours))
     if not layers:
         raise TenutoError(f"{base} and {tuned} do not differ in any layer that a LoRA can change")
-    file = LoraFile(tuned, dict(sorted(layers.items())), {}, _layout(base), "kohya")
+    file = LoraFile(tuned, dict(sorted(layers.items())), {}, whole.layout, "kohya")
     sources = {"base": base.name, "tuned": tuned.name}
-    v_prediction = _prediction(base) == "v_prediction"
-    header = version_header(base_version(file, v_prediction), v_prediction)
+    header = version_header(base_version(file, whole.v_prediction), whole.v_prediction)
     header |= {"tenuto_extracted_from": json.dumps(sources, ensure_ascii=False)}
     return LoraFile(tuned, file.layers, header, file.layout, "kohya"), Extraction(changes, left)
-
-
-@dataclass(frozen=True)
-class _Place:
-    """A tensor on disk."""
-
-    path: Path
-    name: str
-
-    def read(self) -> Tensor:
-        try:
-            with safe_open(self.path, framework="pt") as file:
-                tensor: Tensor = file.get_tensor(self.name)
-                return tensor
-        except (SafetensorError, OSError, ValueError, KeyError) as error:
-            raise TenutoError(f"{self.path}: {self.name} cannot be read ({error}); download it again") from error
-
-
-def _open(folder: Path) -> dict[str, _Place]:
-    """ "unet.down_blocks…weight" -> where it lies, for everything that LoRAs change. Raises TenutoError."""
-    places: dict[str, _Place] = {}
-    for part in _components(folder):
-        for path in weight_files(folder / part):
-            try:
-                with safe_open(path, framework="pt") as file:
-                    names = list(file.keys())
-            except (SafetensorError, OSError) as error:
-                raise TenutoError(f"{path}: not a readable safetensors file ({error}); download it again") from error
-            places |= {f"{part}.{name.removeprefix('text_model.')}": _Place(path, name) for name in names}
-    return {key: place for key, place in places.items() if not key.endswith("position_ids")}
-
-
-# -- a folder's own words -------------------------------------------------------------------------------------------
-
-
-def _components(folder: Path) -> list[str]:
-    found = [part for part in COMPONENTS if (folder / part).is_dir()]
-    if "unet" not in found:
-        raise TenutoError(f"{folder}: not a checkpoint in diffusers layout (no unet/ in it)")
-    return found
-
-
-def _layout(folder: Path) -> Layout:
-    return "sdxl" if (folder / "text_encoder_2").is_dir() else "sd"
-
-
-def _layer(key: str, layout: Layout) -> str | None:
-    """Our name of the layer whose weight this is; None for what is no usual place of a LoRA."""
-    name = from_dotted(key.removesuffix(".weight")) if key.endswith(".weight") else None
-    return in_layout(name, layout) if name is not None and _USUAL.match(name) else None
-
-
-def _keys(part: str, tensors: Mapping[str, Tensor], layout: Layout) -> dict[str, str]:
-    """Our name -> key, for every weight that a LoRA can change."""
-    found = {key: from_dotted(f"{part}.{key.removesuffix('.weight')}") for key in tensors if key.endswith(".weight")}
-    return {in_layout(name, layout): key for key, name in found.items() if name and tensors[key].ndim in (2, 4)}
-
-
-def _names(folder: Path) -> dict[str, str]:
-    """Our name -> key, over all parts of the checkpoint."""
-    layout = _layout(folder)
-    found = {key: from_dotted(key.removesuffix(".weight")) for key in _open(folder) if key.endswith(".weight")}
-    return {in_layout(name, layout): key for key, name in found.items() if name}
-
-
-def _prediction(folder: Path) -> str:
-    try:
-        text = (folder / "scheduler" / "scheduler_config.json").read_text(encoding="utf-8")
-        return str(json.loads(text).get("prediction_type", "epsilon"))
-    except (OSError, ValueError, AttributeError) as error:
-        raise TenutoError(f"{folder}: its scheduler/scheduler_config.json cannot be read ({error})") from error

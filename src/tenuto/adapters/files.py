@@ -1,6 +1,7 @@
 """LoRA files in and out: whatever their tensors are called, they become a `LoraFile` of our own layer names.
 
-Reads kohya (SD and SDXL names, LoCon, LoHa, LoKr, DoRA), diffusers old and new, and peft. Writes kohya and diffusers.
+Reads kohya (SD and SDXL names, LoCon, LoHa, LoKr, DoRA, OFT, BOFT), diffusers old and new, and peft. Writes kohya and
+diffusers.
 """
 
 from __future__ import annotations
@@ -15,12 +16,11 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from tenuto.adapters.adapter import FACTORS, Adapter, Rank
-from tenuto.adapters.adapter import MAGNITUDE as PEFT_MAGNITUDE
-from tenuto.adapters.header import KOHYA_HASHES, base_header, hashes, network_header
-from tenuto.adapters.layers import ALPHA, DOWN, FIELDS, FOREIGN, MAGNITUDE, MID, UP, Layer, Lora, kernel_of
+from tenuto.adapters.header import KOHYA_HASHES, hashes, network_header
+from tenuto.adapters.kinds import ALPHA, DOWN, FIELDS, FOREIGN, MAGNITUDE, MID, UP
+from tenuto.adapters.layers import Layer, Lora, kernel_of
 from tenuto.adapters.names import (
     COMPONENTS,
     UNET,
@@ -32,9 +32,9 @@ from tenuto.adapters.names import (
     in_layout,
     kohya_name,
     layout_of,
-    plain_name,
 )
-from tenuto.families.base import Base
+from tenuto.adapters.tuners.base import Rank, patterns
+from tenuto.adapters.tuners.lora import MAGNITUDE as PEFT_MAGNITUDE
 from tenuto.files import read_tensors, write_tensors
 from tenuto.words import TenutoError
 
@@ -84,15 +84,19 @@ class LoraFile:
         """ "LoRA", "DoRA", "LoHa", … -> how many layers are of this kind."""
         return dict(Counter(f"{l.kind} with DoRA" if l.is_dora else l.kind for l in self.layers.values()))  # noqa: E741
 
+    def layer(self, name: str) -> Layer:
+        """One layer as it stands. Raises TenutoError when it holds values that are not finite."""
+        layer = self.layers[name]
+        if not all(tensor.isfinite().all() for tensor in layer.tensors.values()):
+            raise TenutoError("it holds values that are not finite; its training broke down")
+        return layer
+
     def lora(self, name: str) -> Lora:
         """One layer as a plain LoRA. Raises TenutoError when it cannot be one, or holds values that are not finite."""
         try:
-            lora = self.layers[name].lora(kernel_of(name))
+            return self.layer(name).lora(kernel_of(name))
         except TenutoError as error:
             raise TenutoError(f"{self.path}: {name}: {error}") from error
-        if not all(factor.isfinite().all() for factor in lora.factors()):
-            raise TenutoError(f"{self.path}: {name} holds values that are not finite; its training broke down")
-        return lora
 
 
 # -- in -------------------------------------------------------------------------------------------------------------
@@ -210,100 +214,13 @@ def _what_else(tensors: Iterable[str]) -> str:
     return f"not a LoRA: none of its {len(keys)} tensors is one ({min(keys)[:60]} …)"
 
 
-# -- onto a base ----------------------------------------------------------------------------------------------------
-
-
-def attach_file(base: Base, file: LoraFile, *, to_train: bool = False) -> Adapter:
-    """Put a LoRA file on a base: exactly the layers that it has, each with its own rank and alpha.
-
-    to_train: refuse what could not be trained on as the same kind of adapter.
-    Raises TenutoError naming the first thing that does not fit.
-    """
-    loras = check_file(base, file, to_train=to_train)
-    dora = {lora.magnitude is not None for lora in loras.values()}
-    adapter = Adapter.attach_to(base, {n: Rank(l.rank, l.alpha) for n, l in loras.items()}, dora=True in dora)  # noqa: E741
-    adapter.load({f"{name}.{f}": value for name, lora in loras.items() for f, value in _factors(lora).items()})
-    return adapter
-
-
-def check_file(base: Base, file: LoraFile, *, to_train: bool = False) -> dict[str, Lora]:
-    """Its layers as they would be attached. Raises TenutoError as `attach_file` does."""
-    if to_train:
-        _trainable(file)
-    loras = fit(file, base.modules())
-    if len({lora.magnitude is not None for lora in loras.values()}) > 1:
-        raise TenutoError(f"{file.path}: some of its layers are DoRA and some are not; only one kind at a time works")
-    return loras
-
-
-def fit(file: LoraFile, modules: Mapping[str, nn.Module]) -> dict[str, Lora]:
-    """ "<prefix>.<layer>" of these modules -> its LoRA, shaped for its weight. TenutoError for what does not fit."""
-    if file.unknown:
-        raise TenutoError(
-            f"{file.path}: {len(file.unknown)} of its tensors cannot be used, first {file.unknown[0]}; "
-            f"`tenuto lora info {file.path}` lists them"
-        )
-    weights = {
-        plain_name(f"{prefix}.{name}"): (f"{prefix}.{name}", layer.weight.shape)
-        for prefix, module in modules.items()
-        for name, layer in module.named_modules()
-        if isinstance(layer, nn.Linear | nn.Conv2d)
-    }
-    layout: Layout = "sd" if "lora_te" in modules else "sdxl"
-    names = {name: in_layout(name, layout) for name in file.layers}
-    if odd := sorted(set(names.values()) - weights.keys()):
-        raise TenutoError(
-            f"{file.path}: {len(odd)} of its {len(names)} layers are not in the model, first {odd[0]}; "
-            "it was made for another family of models"
-        )
-    fitted = {}
-    for name, inner in names.items():
-        (own, shape), lora = weights[inner], file.lora(name)
-        try:
-            fitted[own] = lora.fitted(shape)
-        except TenutoError as error:
-            raise TenutoError(f"{file.path}: {name}: {error}") from error
-    return fitted
-
-
-def _trainable(file: LoraFile) -> None:
-    for name, layer in file.layers.items():
-        if layer.kind != "LoRA" or MID in layer.tensors:
-            kind = layer.kind if layer.kind != "LoRA" else "LoRA with a core (LoCon, Tucker)"
-            raise TenutoError(
-                f"{file.path}: {name} is a {kind}, which cannot be trained on as it is; "
-                f"`tenuto lora resize {file.path} --rank 32` makes a plain LoRA of it"
-            )
-
-
-def _factors(lora: Lora) -> dict[str, Tensor]:
-    """As an adapter's state names and shapes them."""
-    state = dict(zip(FACTORS, (lora.down.float(), lora.up.float()), strict=True))
-    if lora.magnitude is not None:
-        flat = lora.magnitude.float()
-        state[PEFT_MAGNITUDE] = flat if lora.down.ndim == 2 else flat.reshape(1, -1, 1, 1)
-    return state
-
-
 # -- out ------------------------------------------------------------------------------------------------------------
 
 
-def save_lora(adapter: Adapter, path: Path, metadata: Mapping[str, str], dtype: torch.dtype = torch.float32) -> None:
-    """Write the adapter as a kohya-format LoRA with the header that web UIs show, whole or not at all."""
-    file = adapter_file(adapter, path, dtype)
-    write_lora(replace(file, metadata={**base_header(adapter.base, file), **metadata}), path)
-
-
-def adapter_file(adapter: Adapter, path: Path, dtype: torch.dtype = torch.float32) -> LoraFile:
-    """An adapter as what a file of it would hold."""
-    state = adapter.state()
-    layers = {}
-    for name, rank in adapter.ranks().items():
-        down, up = (state[f"{name}.{factor}"] for factor in FACTORS)
-        magnitude = state.get(f"{name}.{PEFT_MAGNITUDE}")
-        layers[plain_name(name)] = Lora(down, up, rank.alpha, magnitude).layer(dtype)
-    layout: Layout = "sd" if "lora_te" in adapter.base.text_encoders else "sdxl"
-    return LoraFile(path, layers, {}, layout, "kohya")
+def add_to_header(path: Path, more: Mapping[str, str]) -> None:
+    """Say more in the header of a LoRA file; its tensors stay, and so does the hash of its content."""
+    tensors, metadata = read_tensors(path)
+    write_tensors(path, tensors, {**metadata, **more})
 
 
 def write_lora(file: LoraFile, path: Path, naming: Naming = "kohya") -> list[str]:
@@ -376,13 +293,10 @@ def _diffusers_tensors(layers: Mapping[str, Layer]) -> tuple[dict[str, Tensor], 
 def _peft_settings(layers: Mapping[str, Layer]) -> dict[str, Any]:
     """peft's LoraConfig of one component. Names without `text_model.`: peft matches them as endings."""
     ranks = {name.partition(".")[2]: Rank(layer.rank, layer.alpha) for name, layer in layers.items()}
-    rank, alpha = (Counter(values).most_common(1)[0][0] for values in zip(*ranks.values(), strict=True))
+    settings = patterns(ranks)
     return {
         "peft_type": "LORA",
-        "r": rank,
-        "lora_alpha": alpha,
-        "rank_pattern": {name: own.rank for name, own in ranks.items() if own.rank != rank},
-        "alpha_pattern": {name: own.alpha for name, own in ranks.items() if own.alpha != alpha},
-        "target_modules": sorted(ranks),
+        "lora_alpha": settings.pop("alpha"),
         "use_dora": any(layer.is_dora for layer in layers.values()),
+        **settings,
     }

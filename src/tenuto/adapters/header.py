@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from hashlib import sha256
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 from tenuto import __version__
-from tenuto.adapters.layers import DOWN, Layer
+from tenuto.adapters.kinds import DOWN, KINDS
+from tenuto.adapters.layers import Layer
 from tenuto.families.base import Base
 from tenuto.files import serialized
 
@@ -44,7 +45,7 @@ def network_header(layers: Mapping[str, Layer]) -> dict[str, str]:
     dora = any(layer.is_dora for layer in layers.values())
     kinds = {layer.kind for layer in layers.values()}
     if dora or kinds != {"LoRA"}:
-        arguments |= {"algo": min(kinds).lower()} | ({"dora_wd": "True"} if dora else {})
+        arguments |= {"algo": KINDS[min(kinds)].algorithm} | ({"dora_wd": "True"} if dora else {})
     header = {
         "ss_network_module": "lycoris.kohya" if dora or kinds != {"LoRA"} else "networks.lora",
         "ss_network_dim": str(rank),
@@ -62,22 +63,26 @@ def _most_common(layers: Mapping[str, Layer]) -> tuple[int, float]:
 
 
 def base_version(file: LoraFile, v_prediction: bool) -> str:
-    """ss_base_model_version: SD 2.x reads text features of width 1024, SD 1.x of width 768."""
+    """ss_base_model_version, as far as the layers' shapes tell."""
+    reading_text = ("attn2.to_k", "attn2.to_v", "self_attn.q_proj", "mlp.fc1")
+    return _version(
+        file, {layer.inputs for name, layer in file.layers.items() if name.endswith(reading_text)}, v_prediction
+    )
+
+
+def _version(file: LoraFile, widths: Container[int], v_prediction: bool) -> str:
+    """SD 2.x reads text features of width 1024, SD 1.x of width 768."""
     if file.layout == "sdxl":
         return "sdxl_base_v1-0"
-    widths = {
-        layer.tensors[DOWN].shape[1]
-        for name, layer in file.layers.items()
-        if DOWN in layer.tensors and name.endswith(("attn2.to_k", "attn2.to_v", "self_attn.q_proj", "mlp.fc1"))
-    }
     return ("sd_v2" if 1024 in widths else "sd_v1") + ("_v" if v_prediction else "")
 
 
 def base_header(base: Base, file: LoraFile) -> dict[str, str]:
     """ss_* and modelspec.* of what the LoRA was made for."""
+    denoiser: Any = base.denoiser
     v_prediction = base.scheduler_config().get("prediction_type") == "v_prediction"
     return {
-        **version_header(base_version(file, v_prediction), v_prediction),
+        **version_header(_version(file, {denoiser.config.cross_attention_dim}, v_prediction), v_prediction),
         "ss_zero_terminal_snr": str(bool(base.scheduler_config().get("rescale_betas_zero_snr"))),
         "modelspec.resolution": str(base.geometry.native),
     }

@@ -15,6 +15,8 @@ import re
 from collections.abc import Iterable
 from typing import Literal
 
+from tenuto.families.keys import UNET_RESNET, unet_blocks
+
 Layout = Literal["sd", "sdxl"]
 """Which kohya names a LoRA's layers have: Stable Diffusion 1.x and 2.x, or SDXL."""
 
@@ -50,43 +52,19 @@ WORDS = (
 _WORD = re.compile(rf"(?:{'|'.join(sorted(WORDS, key=len, reverse=True))}|\d{{1,3}})(?=_|$)")
 
 
-def _ldm_blocks() -> dict[str, str]:
-    """diffusers block -> LDM block, for two layers per block and up to four levels (SDXL has three)."""
-    down = {f"down_blocks.{i}.{kind}.{j}": f"input_blocks.{3 * i + j + 1}.{at}"
-            for i in range(4) for j in range(2) for at, kind in enumerate(("resnets", "attentions"))}  # fmt: skip
-    up = {f"up_blocks.{i}.{kind}.{j}": f"output_blocks.{3 * i + j}.{at}"
-          for i in range(4) for j in range(3) for at, kind in enumerate(("resnets", "attentions"))}  # fmt: skip
-    samplers = {f"down_blocks.{i}.downsamplers.0.conv": f"input_blocks.{3 * i + 3}.0.op" for i in range(3)}
-    samplers |= {f"up_blocks.{i}.upsamplers.0.conv": f"output_blocks.{3 * i + 2}.2.conv" for i in range(3)}
-    return down | up | samplers
-
-
-LDM = _ldm_blocks() | {
-    "mid_block.resnets.0": "middle_block.0",
-    "mid_block.attentions.0": "middle_block.1",
-    "mid_block.resnets.1": "middle_block.2",
-    "conv_in": "input_blocks.0.0",
-    "conv_norm_out": "out.0",
-    "conv_out": "out.2",
-    "time_embedding.linear_1": "time_embed.0",
-    "time_embedding.linear_2": "time_embed.2",
-    "add_embedding.linear_1": "label_emb.0.0",
-    "add_embedding.linear_2": "label_emb.0.2",
-}
-"""diffusers block -> LDM block of a U-Net. What follows the block is the same in both, but for INNER."""
-INNER = {
-    "norm1": "in_layers.0",
-    "conv1": "in_layers.2",
-    "norm2": "out_layers.0",
-    "conv2": "out_layers.3",
-    "time_emb_proj": "emb_layers.1",
-    "conv_shortcut": "skip_connection",
-}
-"""diffusers -> LDM names within a residual block."""
+LDM = unet_blocks(
+    {
+        "layers_per_block": 2,
+        "down_block_types": ("CrossAttnDownBlock2D",) * 4,
+        "up_block_types": ("CrossAttnUpBlock2D",) * 4,
+    }
+)
+"""diffusers block -> LDM block, for two layers per block and up to four levels (SDXL has three). What follows the block
+is the same in both, but for UNET_RESNET."""
 
 _FROM_LDM = {ldm: block for block, ldm in LDM.items()} | {"output_blocks.2.1.conv": "up_blocks.0.upsamplers.0.conv"}
 """The last one: SD 1.x's first up block has no attention, so that its upsampler stands second."""
-_FROM_INNER = {ldm: inner for inner, ldm in INNER.items()}
+_FROM_INNER = {ldm: inner for inner, ldm in UNET_RESNET.items()}
 
 _TEXT_OLD = {"to_q": "q_proj", "to_k": "k_proj", "to_v": "v_proj", "to_out": "out_proj"}
 """Old diffusers names within a text encoder's attention."""
@@ -146,7 +124,7 @@ def plain_name(layer: str) -> str:
 def to_ldm(path: str) -> str:
     """A U-Net layer's path to LDM's; what has no LDM name stays as it is."""
     block, inner = _block(path, LDM)
-    return ".".join(filter(None, (block, INNER.get(inner, inner)))) if block else path
+    return ".".join(filter(None, (block, UNET_RESNET.get(inner, inner)))) if block else path
 
 
 def from_ldm(path: str) -> str:

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from tenuto.adapters.files import LoraFile
-from tenuto.adapters.layers import ALPHA, UP, Layer, Lora
+from tenuto.adapters.kinds import ALPHA, UP
+from tenuto.adapters.layers import Layer, Lora
 from tenuto.adapters.names import UNET
 from tenuto.events import Listener, progress, silent
 from tenuto.families.base import Part

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import tomli_w
 
+from tenuto import pocket
 from tenuto.events import Event, Listener
 from tenuto.files import write_text
 from tenuto.pocket.concepts import CONCEPTS, write_instances, write_tests
@@ -18,18 +20,21 @@ from tenuto.work.compare import run_project
 
 DEMO = "head-in-a-jar"
 PICTURES = 12
+SECOND = "second-character"
+SECOND_LORA = Path(pocket.__file__).with_name("loras") / f"{SECOND}.safetensors"
+"""Ships with the package; made by `python -m tools.pocket second`."""
 SETTINGS: dict[str, Any] = {
     "seed": 0,
     "base": {"model": "pocket"},
     "prior": {"per_image": 8, "ratio": 0.5, "sampler": {"steps": 16, "guidance": 4.0}},
     "regularizers": {"cached_prior": {"weight": 1.0}},
-    "arms": {"seeds": [0, 1, 2]},
+    "arms": {"seeds": [0, 1, 2], "at_once": 2},
     "training": {
         "steps": 240,
         "batch": 4,
         "save_every": 60,
         "watch_every": 60,
-        "adapter": {"rank": 8, "parts": ["attention", "feed_forward", "convolution"]},
+        "adapter": {"rank": 8, "parts": ["attention", "feed_forward"]},
         "optimizer": {"lr": 1e-3},
     },
     "comparison": {
@@ -54,18 +59,15 @@ SETTINGS: dict[str, Any] = {
 def run_demo(out: Path, listener: Listener, stop: Callable[[], bool]) -> Path:
     """Write the demo's pictures and project file, say what it will cost, and run it. Returns the report."""
     write_set(DEMO, out / "data", PICTURES)
-    concept = CONCEPTS[DEMO]
-    own = {
-        "name": DEMO,
-        "kind": concept.kind,
-        "images": "data/images",
-        "test_images": "data/tests",
-        "trigger": concept.trigger,
-        "class_word": concept.class_word,
+    shutil.copy(SECOND_LORA, out / "data")
+    file, other = out / "project.toml", CONCEPTS[SECOND]
+    comparison = SETTINGS["comparison"] | {
+        "concept_groups": concept_groups(DEMO),
+        "second_lora": f"data/{SECOND_LORA.name}",
+        "second_prompt": f"{other.trigger}, {other.class_word}",
     }
-    file = out / "project.toml"
-    comparison = {**SETTINGS["comparison"], "concept_groups": concept_groups(DEMO)}
-    write_text(file, tomli_w.dumps({**SETTINGS, "concepts": [own], "comparison": comparison}))
+    concepts = [concept_table(DEMO, Path("data"))]
+    write_text(file, tomli_w.dumps(SETTINGS | {"concepts": concepts, "comparison": comparison}))
     text = (
         "demo: one concept, plain against held, three training seeds each, then the comparison. Two CPU cores need "
         "some minutes. Ctrl-C stops, the same command goes on."
@@ -78,14 +80,33 @@ def write_set(name: str, folder: Path, count: int | None = None) -> None:
     """A ready instance set and the unbiased test set of the same concept. Raises TenutoError for an unknown name."""
     if name not in CONCEPTS:
         raise TenutoError(f"{name}: no such ready set; there are: {', '.join(CONCEPTS)}")
-    write_instances(name, folder / "images", count)
-    write_tests(name, folder / "tests")
+    try:
+        write_instances(name, folder / "images", count)
+        write_tests(name, folder / "tests")
+    except OSError as error:
+        raise TenutoError(f"{folder}: cannot hold the pictures ({error.strerror}); give another folder") from error
+
+
+def concept_table(name: str, folder: Path) -> dict[str, str]:
+    """[[concepts]] of a ready set that `write_set` wrote into the folder."""
+    concept = CONCEPTS[name]
+    return {
+        "name": name,
+        "kind": concept.kind,
+        "images": (folder / "images").as_posix(),
+        "test_images": (folder / "tests").as_posix(),
+        "trigger": concept.trigger,
+        "class_word": concept.class_word,
+    }
 
 
 def concept_groups(name: str) -> list[str]:
-    """The tag groups that a ready set's concept itself changes: no bake when they do."""
-    return [group for group, field in FIELD_OF_GROUP.items() if field in CONCEPTS[name].features]
+    """The tag groups that a ready set's concept itself changes or hides: no bake when they do."""
+    return [group for group, field in FIELD_OF_GROUP.items() if field in CONCEPTS[name].changes]
 
 
 def list_sets() -> str:
-    return "\n".join(f"{name:18} {c.kind:10} trigger: {c.trigger}" for name, c in CONCEPTS.items())
+    return "\n".join(
+        f"{name:18} {c.kind:10} trigger: {c.trigger:10} class word: {c.class_word or '-'}"
+        for name, c in CONCEPTS.items()
+    )

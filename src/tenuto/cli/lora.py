@@ -84,11 +84,13 @@ def resize(file: LoraPath, out: New, rank: Ranks = None, error: Bound = 0.0, as_
 @lora.command()
 def merge(
     files: Annotated[list[Path], typer.Argument(help="LoRA files.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="The new file, or with --into the new folder.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The new file; with --into FOLDER the new folder.")],
     weights: Annotated[
         list[float] | None, typer.Option("--weight", "-w", help="Of each LoRA, in their order; unset: 1.")
     ] = None,
-    into: Annotated[Path | None, typer.Option(help="A checkpoint folder to add them to, instead.")] = None,
+    into: Annotated[
+        Path | None, typer.Option(help="A checkpoint (folder or single file) to add them to, instead.")
+    ] = None,
     rank: Ranks = None,
     error: Bound = 0.0,
     as_json: Json = False,
@@ -106,7 +108,7 @@ def merge(
         loras = [read_lora(_new(file, out)) for file in files]
         if into is not None:
             count = merge_into(loras, shares, into, out, screen)
-            _tell(as_json, {"folder": str(out), "layers": count}, [f"{out}: {count} layers changed"])
+            _tell(as_json, {"checkpoint": str(out), "layers": count}, [f"{out}: {count} layers changed"])
             return
         whole = merged(loras, shares)
         if rank is None and not error:
@@ -121,7 +123,7 @@ def merge(
 
 @lora.command()
 def extract(
-    base: Annotated[Path, typer.Argument(help="The checkpoint it began from: a folder in diffusers layout.")],
+    base: Annotated[Path, typer.Argument(help="The checkpoint it began from: a single file or a diffusers folder.")],
     tuned: Annotated[Path, typer.Argument(help="The checkpoint that was made from it.")],
     out: New,
     rank: Ranks = None,

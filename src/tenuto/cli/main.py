@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from tenuto.cli import import_export, tags
+from tenuto.cli.cluster import RETRIES, Cpus, Gpus, On, Retries, engaged
 from tenuto.cli.guard import guarded
 from tenuto.cli.lora import lora
 from tenuto.cli.methods import methods
-from tenuto.cli.screen import Screen
+from tenuto.cli.screen import Screen, heard
+from tenuto.cli.sweep import sweep
+from tenuto.cli.web import web
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -29,6 +33,8 @@ app.command("import")(import_export.import_config)
 app.command("export")(import_export.export)
 app.command("tags")(tags.tags)
 app.command()(methods)
+app.command()(sweep)
+app.command()(web)
 
 ProjectFile = Annotated[Path, typer.Argument(help="The project file (TOML).")]
 Changes = Annotated[list[str] | None, typer.Option("--set", help="section.key=value; may be given several times.")]
@@ -37,20 +43,33 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on 
 
 
 def _folder(file: Path, name: str | None, out: Path | None) -> Path:
-    return out or Path("runs") / (name or file.stem)
+    """The run's folder. Raises TenutoError where none can be."""
+    from tenuto.project import run_folder
+    from tenuto.words import TenutoError
+
+    folder = out or run_folder(file, name)
+    there = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        why = "cannot be written" if there.is_dir() else "is no folder"
+        raise TenutoError(f"{folder}: {there} {why}; give another folder (--out)")
+    return folder
 
 
 @app.command()
 def run(project: ProjectFile, changes: Changes = None, out: Out = None, as_json: Json = False) -> None:
     """Everything: audit, prior set, training with and without regularization, comparison, report."""
-    with guarded() as stop, Screen() as screen:
+    from tenuto.cli.job import job
+
+    with job() as part:
         from tenuto.project import load_project
         from tenuto.work.compare import run_project
 
         own = load_project(project, changes or [])
         folder = _folder(project, own.name, out)
-        reports = run_project(own, folder, screen, stop)
-        _tell(as_json, {"reports": [str(path) for path in reports], "folder": str(folder)}, f"report: {reports[0]}")
+        with heard(part.listener, folder, part.ranks.first) as listener:
+            reports = run_project(own, folder, listener, part.stop, part.ranks)
+        if part.ranks.first:
+            _tell(as_json, {"reports": [str(path) for path in reports], "folder": str(folder)}, f"report: {reports[0]}")
 
 
 @app.command()
@@ -69,18 +88,23 @@ def audit(project: ProjectFile, changes: Changes = None, as_json: Json = False) 
 
 @app.command()
 def train(project: ProjectFile, changes: Changes = None, out: Out = None, as_json: Json = False) -> None:
-    """Build the prior set and train, without comparing."""
-    with guarded() as stop, Screen() as screen:
+    """Build the prior set and train with and without regularization (--set arms.plain=false: only with); no report."""
+    from tenuto.cli.job import job
+
+    with job() as part:
         from tenuto.project import load_project
         from tenuto.work.prepare import announce, prepare
         from tenuto.work.train import train_all
 
         own = load_project(project, changes or [])
-        prepared = prepare(own, screen)
-        announce(prepared, screen)
-        done = train_all(prepared, _folder(project, own.name, out), screen, stop)
+        folder = _folder(project, own.name, out)
+        with heard(part.listener, folder, part.ranks.first) as listener:
+            prepared = prepare(own, listener)
+            announce(prepared, listener)
+            done = train_all(prepared, folder, listener, part.stop, part.ranks)
         files = [str(each.lora) for each in done]
-        _tell(as_json, {"loras": files}, "\n".join(files))
+        if part.ranks.first:
+            _tell(as_json, {"loras": files}, "\n".join(files))
 
 
 @app.command()
@@ -103,14 +127,35 @@ def prior_plan(project: ProjectFile, changes: Changes = None, as_json: Json = Fa
 
 
 @prior.command("build")
-def prior_build(project: ProjectFile, changes: Changes = None, as_json: Json = False) -> None:
-    """Make the prior set; goes on where it was stopped."""
-    with guarded() as stop, Screen() as screen:
+def prior_build(
+    project: ProjectFile,
+    changes: Changes = None,
+    out: Out = None,
+    on: On = None,
+    cpus: Cpus = None,
+    gpus: Gpus = None,
+    retries: Retries = RETRIES,
+    as_json: Json = False,
+) -> None:
+    """Make the prior set; goes on where it was stopped. A few of its pictures go into the run's folder."""
+    from tenuto.cli.job import job
+
+    with job() as part:
         from tenuto.project import load_project
         from tenuto.work.prepare import prepare
         from tenuto.work.prior import build_prior
+        from tenuto.work.sweep import PriorTask
 
-        store, images = build_prior(prepare(load_project(project, changes or []), screen), screen, stop)
+        own = load_project(project, changes or [])
+        folder = _folder(project, own.name, out)
+        with engaged(on, cpus, gpus, retries, part.listener) as engage:
+            if on is not None:
+                engage([own], folder)([PriorTask(folder.name, own)], part.listener, part.stop)
+        gallery = folder / "prior" if part.ranks.first else None
+        with heard(part.listener, folder, part.ranks.first) as listener:
+            store, images = build_prior(prepare(own, listener), listener, part.stop, gallery)
+        if not part.ranks.first:
+            return
         facts = {"images": len(images), "folder": str(store.folder), "base": store.base_hash}
         _tell(as_json, facts, f"{len(images)} prior images in {store.folder}")
 
@@ -158,12 +203,13 @@ def demo(out: Annotated[Path, typer.Option(help="The demo's folder.")] = Path("r
     with guarded() as stop, Screen() as screen:
         from tenuto.cli.demo import run_demo
 
-        typer.echo(f"report: {run_demo(out, screen, stop)}")
+        with heard(screen, out) as listener:
+            typer.echo(f"report: {run_demo(out, listener, stop)}")
 
 
 @app.command()
 def pocket(
-    folder: Annotated[Path, typer.Argument(help="Where the pictures go.")],
+    folder: Annotated[Path, typer.Argument(help="Where the pictures go.")] = Path("pocket"),
     concept: Annotated[str, typer.Option(help="Which ready set; see --list.")] = "head-in-a-jar",
     names: Annotated[bool, typer.Option("--list", help="List the ready sets.")] = False,
 ) -> None:

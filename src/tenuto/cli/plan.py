@@ -6,9 +6,9 @@ import json
 from collections import Counter
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from tenuto.cli.terminal import console, styled
 from tenuto.prior.audit import AuditReport
 from tenuto.prior.build import lacking
 from tenuto.prior.prompts import partial_filters
@@ -21,7 +21,7 @@ def show_audit(report: AuditReport, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(_plain(report)))
         return
-    console = Console()
+    screen = console()
     lines = Table("concept", "pictures", "prompts", "pool", "ratio", "weight", "prior rows", "unused", title="the plan")
     for line in report.concepts:
         lines.add_row(
@@ -34,20 +34,20 @@ def show_audit(report: AuditReport, as_json: bool) -> None:
             f"{line.prior_rows:.0f}",
             str(line.unused),
         )
-    console.print(lines)
+    screen.print(lines)
     buckets = Table("concept", "bucket", "pictures", "prior images", title="buckets")
     for own in report.buckets:
         buckets.add_row(own.concept, str(own.bucket), str(own.images), str(own.prior))
-    console.print(buckets)
-    for sentence in report.sentences:
-        console.print(sentence, markup=False)
+    screen.print(buckets)
+    for sentence in (*report.sentences, *report.memory):
+        screen.print(sentence)
     for partial in report.partial:
-        console.print(str(partial), markup=False)
+        screen.print(str(partial))
     for problem in report.problems:
-        console.print(f"[{'red' if problem.level == 'error' else 'yellow'}]{problem.level}[/] ", end="")
-        console.print(str(problem), markup=False)
+        colour = "red" if problem.level == "error" else "yellow"
+        screen.print(styled((f"{problem.level} ", colour), str(problem)))
     if report.ok:
-        console.print("[green]nothing found that would spoil the result[/]")
+        screen.print("nothing found that would spoil the result", style="green")
 
 
 def _plain(report: AuditReport) -> dict[str, object]:
@@ -56,6 +56,7 @@ def _plain(report: AuditReport) -> dict[str, object]:
         "concepts": [{**vars(line), "unused": line.unused} for line in report.concepts],
         "buckets": [{**vars(line), "bucket": str(line.bucket)} for line in report.buckets],
         "arithmetic": list(report.sentences),
+        "memory": list(report.memory),
         "used": list(report.used),
         "unused": list(report.unused),
     }
@@ -71,22 +72,21 @@ def show_prior(prepared: Prepared, store: PriorStore, as_json: bool) -> None:
         images = [{**vars(image), "bucket": str(image.bucket)} for image in plan.images]
         typer.echo(json.dumps({"images": images, "there": there, "forwards": forwards, "store": str(store.folder)}))
         return
-    console = Console()
+    screen = console()
     counts = Table("concept", "bucket", "images", title="prior images")
     for (concept, bucket), count in plan.counts().items():
         counts.add_row(concept, str(bucket), str(count))
-    console.print(counts)
+    screen.print(counts)
     prompts = Table("prompt", "removed", "added", "images", title="prior prompts")
     uses = Counter((prompt.text, prompt.removed, prompt.added) for prompt in prepared.prompts)
     for (text, removed, added), count in uses.items():
         prompts.add_row(text, ", ".join(removed), ", ".join(added), str(count))
-    console.print(prompts)
+    screen.print(prompts)
     for partial in partial_filters(prepared.prompts, prepared.project.prior):
-        console.print(str(partial), markup=False)
+        screen.print(str(partial))
     pace = store.pace()
     minutes = f", about {plan.minutes(pace, todo):.1f} minutes at the pace of earlier builds" if pace else ""
-    console.print(
+    screen.print(
         f"{len(plan.images)} images, {there} of them there already; {len(todo)} to make = {forwards:,} forwards of the "
         f"base{minutes}. Store: {store.folder}",
-        markup=False,
     )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -16,7 +18,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from tenuto.events import Event
+from tenuto.cli.terminal import console, styled
+from tenuto.events import Event, EventFile, Listener, both
 
 SHOWN = {"loss.instance": "instance", "drift": "drift"}
 
@@ -25,15 +28,15 @@ class Screen:
     """A listener for the terminal. Everything goes to standard error, so that --json output stays clean."""
 
     def __init__(self) -> None:
-        self.console = Console(stderr=True, highlight=False)
+        self.console = console(stderr=True)
         self._bar = Progress(
-            TextColumn("[bold]{task.description}"),
+            TextColumn("{task.description}", style="bold", markup=False),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[more]}"),
+            TextColumn("{task.fields[more]}", markup=False),
             console=self.console,
             transient=not self.console.is_terminal,
         )
@@ -53,15 +56,16 @@ class Screen:
         data = event.data
         if event.kind == "stage":
             self._end()
-            self.console.print(f"[bold cyan]{data['name']}[/]")
+            self._drift = ""
+            self.console.print(data["name"], style="bold cyan")
         elif event.kind == "note":
-            self.console.print(data["text"], markup=False)
+            self.console.print(data["text"])
         elif event.kind == "warning":
-            self.console.print(f"[yellow]warning[/] {data['text']}")
+            self.console.print(styled(("warning ", "yellow"), data["text"]))
         elif event.kind == "progress":
             self._progress(**data)
 
-    def _progress(self, what: str, done: int, total: int, **more: object) -> None:
+    def _progress(self, what: str, done: float, total: int, **more: object) -> None:
         if not self.console.is_terminal:
             self._line(what, done, total, more)
             return
@@ -71,18 +75,18 @@ class Screen:
             self._tasks[what] = self._bar.add_task(what, total=total, more="")
         self._bar.update(self._tasks[what], completed=done, total=total, more=self._more(more))
 
-    def _line(self, what: str, done: int, total: int, more: dict[str, object]) -> None:
+    def _line(self, what: str, done: float, total: int, more: dict[str, object]) -> None:
         """Where no bar can move (a log file): a line at every quarter."""
-        quarter = 4 * done // max(total, 1)
+        quarter = int(4 * done // max(total, 1))
         if (what, quarter) != self._told and quarter:
             self._told = (what, quarter)
-            self.console.print(f"{what} {done}/{total}  {self._more(more)}".rstrip(), markup=False)
+            self.console.print(f"{what} {int(done)}/{total}  {self._more(more)}".rstrip())
 
     def _more(self, values: dict[str, object]) -> str:
         if isinstance(drift := values.get("drift"), float):
             self._drift = f"drift {drift:.3f}"
         losses = [
-            f"{k.removeprefix('loss.')} {v:.4f}"
+            f"{k.removeprefix('loss.')} {v:.4g}"
             for k, v in values.items()
             if k.startswith("loss.") and isinstance(v, float)
         ]
@@ -95,3 +99,13 @@ class Screen:
         if self._tasks:
             self._bar.stop()
         self._tasks = {}
+
+
+@contextmanager
+def heard(listener: Listener, folder: Path, first: bool = True) -> Iterator[Listener]:
+    """The terminal, and the run folder's event file; of several processes only the first one writes it."""
+    if not first:
+        yield listener
+        return
+    with EventFile(folder) as file:
+        yield both(listener, file)

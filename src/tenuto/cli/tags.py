@@ -30,7 +30,8 @@ def tags(
     """Show what the filters would remove, per caption and in sum. Captions are never changed in place."""
     with guarded():
         from tenuto.data.filtering import filter_folder, in_sum, write_filtered
-        from tenuto.data.tags import FILTERS, load_tag_csv
+        from tenuto.data.tag_lists import load_tag_csv
+        from tenuto.data.tags import FILTERS
         from tenuto.words import TenutoError
 
         if write is not None and not filters:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import tomllib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from importlib import resources
@@ -12,6 +11,7 @@ from typing import Any
 
 from tenuto.data.captions import split_tags
 from tenuto.data.tags import plain
+from tenuto.files import parse_toml
 from tenuto.words import TenutoError
 
 SURE = {"subject": 1.0, "place": 1.0, "location": 1.0, "style": 1.0}
@@ -37,18 +37,19 @@ class Bank:
     def load(cls, path: Path) -> Bank:
         """A bank from a TOML file. Raises TenutoError, naming the group, for anything that is no such bank."""
         try:
-            return cls._read(str(path), tomllib.loads(path.read_bytes().decode("utf-8-sig")))
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            data = parse_toml(path.read_bytes().decode("utf-8-sig"))
+        except (OSError, ValueError) as error:
             why = error.strerror if isinstance(error, OSError) else error
             raise TenutoError(
                 f"{path}: not a readable prompt bank ({why}); it is a TOML file with a table [groups]"
             ) from error
+        return cls._read(str(path), data)
 
     @classmethod
     def bundled(cls, name: str = "danbooru") -> Bank:
         """A bank that ships with tenuto."""
         file = resources.files("tenuto.data").joinpath("banks", f"{name}.toml")
-        return cls._read(f"bank {name}", tomllib.loads(file.read_text(encoding="utf-8")))
+        return cls._read(f"bank {name}", parse_toml(file.read_text(encoding="utf-8")))
 
     @classmethod
     def _read(cls, name: str, data: dict[str, Any]) -> Bank:

@@ -13,13 +13,14 @@ from pydantic import Field, NonNegativeInt
 from tenuto.data.buckets import bucket_of, cropped_share
 from tenuto.data.captions import caption_path, is_sentence, join_tags, read_caption, split_tags
 from tenuto.data.images import EXTENSIONS, UNREAD_EXTENSIONS, look_of, read_image
-from tenuto.data.problems import Problem
+from tenuto.data.problems import Level, Problem
 from tenuto.data.tags import has_trigger
 from tenuto.files import hash_file, hash_text
 from tenuto.randomness import seed_for
 from tenuto.words import Kind, Role, Settings, Size, TenutoError
 
-CROP_WORTH_SAYING = 0.25
+CROP_WORTH_SAYING, CROP_TOO_MUCH = 0.25, 0.5
+"""Shares of a picture that its bucket may cut off before that is a warning, an error."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,8 @@ def scan(
         problems += found
         if (cut := cropped_share(size, bucket)) > CROP_WORTH_SAYING:
             remedy = "crop it yourself or raise buckets.max_ratio"
-            problems.append(Problem("warning", str(path), f"bucket {bucket} cuts off {cut:.0%} of {size}", remedy))
+            level: Level = "error" if cut > CROP_TOO_MUCH else "warning"
+            problems.append(Problem(level, str(path), f"bucket {bucket} cuts off {cut:.0%} of {size}", remedy))
         key = hash_text(content, caption, concept, role)
         name = hash_text(key, str(copies[key]))[:20]
         copies[key] += 1

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tenuto.data.captions import join_tags, read_caption, split_tags
-from tenuto.data.tags import FILTERS, TagCsv, plain
+from tenuto.data.tag_lists import TagCsv
+from tenuto.data.tags import FILTERS, plain
 from tenuto.files import write_text
 from tenuto.words import TenutoError
 

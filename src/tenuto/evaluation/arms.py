@@ -62,6 +62,11 @@ def check(arms: Sequence[Arm], settings: ComparisonSettings) -> None:
         for run in arm.runs:
             if not run.lora.is_file():
                 raise TenutoError(f"{run.lora}: no such LoRA file; train arm {arm.name} first")
+    check_settings(settings)
+
+
+def check_settings(settings: ComparisonSettings) -> None:
+    """What cannot be measured. Raises TenutoError."""
     if not settings.seeds:
         raise TenutoError("comparison.seeds is empty; give at least one seed")
     if settings.weights and 0.0 not in settings.weights:

@@ -7,16 +7,17 @@ only, so that arms are paired picture by picture.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from tenuto.adapters.adapter import Adapter
-from tenuto.adapters.files import attach_file, read_lora
+from tenuto.adapters.adapter import Adapter, added
+from tenuto.adapters.files import read_lora
+from tenuto.adapters.onto import attach_file
 from tenuto.families.base import Base, Conditioning
 from tenuto.families.sampling import SamplerSettings, sample
 from tenuto.words import Size
@@ -126,19 +127,10 @@ class Bench:
             yield
             return
         adapter = attach_file(self.base, read_lora(lora))
-        kept: list[tuple[nn.Parameter, Tensor]] = []
-        with torch.no_grad():
-            for name, layer in adapter.layers().items():
-                weight = cast(nn.Parameter, layer.get_base_layer().weight)
-                kept.append((weight, weight.detach().clone()))
-                weight.add_(adapter.change(name).to(weight))
-        adapter.detach()
-        try:
+        with ExitStack() as weights:
+            weights.enter_context(added(adapter.changes()))
+            adapter.detach()
             yield
-        finally:
-            with torch.no_grad():
-                for weight, before in kept:
-                    weight.copy_(before)
 
     def draw(self, wanted: Sequence[Wanted], done: Callable[[int], None] = lambda n: None) -> list[Tensor]:
         """Pixels [3 H W] in -1..1, in the order asked for."""
@@ -263,3 +255,25 @@ def spread(path: Sequence[tuple[Tensor, Tensor]], count: int, steps: int) -> lis
         free = [n for n in range(len(path)) if n not in chosen]
         chosen.add(min(free, key=lambda n: abs(share_of(path[n][0], steps) - goal)))
     return [path[n] for n in sorted(chosen)]
+
+
+def every_few(states: Sequence[State], few: int | None) -> list[int]:
+    """Numbers of the states of every few-th prompt of each kind, the empty prompt always."""
+    if few is None:
+        return list(range(len(states)))
+    prompts = list(dict.fromkeys((state.kind, state.text) for state in states))
+    chosen = {prompt for kind in ("near", "far", "empty") for prompt in [p for p in prompts if p[0] == kind][::few]}
+    return [n for n, state in enumerate(states) if (state.kind, state.text) in chosen]
+
+
+def callable_at(states: Sequence[State]) -> list[int]:
+    """Numbers of the states whose prompt can call the concept."""
+    return [n for n, state in enumerate(states) if state.triggered is not None]
+
+
+def asked_at(states: Sequence[State], what: str) -> tuple[list[State], list[str]]:
+    """What is asked where: the prompt, nothing, or the prompt with the trigger."""
+    if what == "trigger":
+        chosen = [states[n] for n in callable_at(states)]
+        return chosen, [str(state.triggered) for state in chosen]
+    return list(states), [state.text if what == "prompt" else "" for state in states]

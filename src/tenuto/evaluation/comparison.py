@@ -1,6 +1,6 @@
 """The comparison: base, plain LoRA and held LoRA at the same prompts and seeds, in numbers and pictures.
 
-prompts -> base readings -> each arm's readings, seed by seed -> metrics -> curves -> comparison.json
+prompts -> base readings -> each arm's readings, seed by seed -> metrics -> curves
 """
 
 from __future__ import annotations
@@ -8,11 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
+from tenuto.adapters.info import content_hash
 from tenuto.data.bank import Bank
 from tenuto.data.dataset import Concept, Item
 from tenuto.evaluation.arms import Arm, cells_of, check
 from tenuto.evaluation.bench import Bench, Sampler, sampler_of
 from tenuto.evaluation.curve import Level, Point, Quantity, Ratio, compare_curves
+from tenuto.evaluation.encoders import Encoder, Reads
 from tenuto.evaluation.evidence import curve_of, evidence_of
 from tenuto.evaluation.metrics import METRICS
 from tenuto.evaluation.prompts import derive
@@ -23,7 +25,6 @@ from tenuto.evaluation.settings import ComparisonSettings
 from tenuto.evaluation.taggers import Tagger
 from tenuto.events import Listener, silent
 from tenuto.families.base import Base
-from tenuto.files import hash_file
 
 ARMS = ("plain", "held")
 
@@ -38,6 +39,8 @@ def compare(
     folder: Path,
     *,
     tagger: Tagger | None = None,
+    dino: Encoder | None = None,
+    clip: Reads | None = None,
     held_out: Sequence[Item] = (),
     test_items: Sequence[Item] = (),
     avoid: Collection[str] = (),
@@ -47,7 +50,7 @@ def compare(
     stop: Callable[[], None] = lambda: None,
     sampler: Sampler | None = None,
 ) -> Comparison:
-    """Read and measure every arm; write folder/comparison.json and folder/pictures. Call it again to continue.
+    """Read and measure every arm; keep readings and pictures in the folder. Call it again to continue.
 
     items: the instance pictures trained on; held_out: those kept out; test_items: the concept outside its set's bias.
     avoid: every prompt that a prior row or the controller used. stop: called between batches; raises to stop.
@@ -60,7 +63,7 @@ def compare(
     each = max(settings.prompts, -(-settings.drift_prompts // 5))  # five rows near the set
     far = max(settings.prompts, settings.drift_prompts)
     prompts = derive(items, concept, bank, each=each, far=far, seed=seed, avoid=avoid)
-    reader = Reader(bench, settings, concept, prompts, folder, tagger, bank, background, seed, listener)
+    reader = Reader(bench, settings, concept, prompts, folder, tagger, bank, background, seed, listener, dino, clip)
     numbers: dict[str, ArmNumbers] = {}
     curves: dict[str, list[Point]] = {}
     try:
@@ -80,8 +83,8 @@ def compare(
             limit = len(cells) if settings.curve_seeds is None else settings.curve_seeds
             curves[arm.name] = [point for cell in cells[:limit] for point in curve_of(reader, arm, cell)]
     finally:
-        reader.bare()
-    result = Comparison(
+        reader.wardrobe.bare()
+    return Comparison(
         arms=numbers,
         matched=_matched(curves, seed),
         curves=curves,
@@ -116,20 +119,19 @@ def compare(
         logs={arm.name: [str(run.log) for run in arm.runs if run.log] for arm in arms},
         base={"name": base.name, "family": base.family, "hash": base.hash, "prediction": base.process.prediction},
         hashes={
-            **{f"{arm.name} seed {run.seed}": hash_file(run.lora) for arm in arms for run in arm.runs},
+            **{f"{arm.name} seed {run.seed}": content_hash(run.lora) for arm in arms for run in arm.runs},
             **({"tagger": tagger.hash} if tagger else {}),
+            **{f"{name} ({own.name})": own.hash for name, own in reader.encoders.items()},
         },
         versions=versions(),
         pictures=reader.pictures(),
     )
-    result.save(folder / "comparison.json")
-    return result
 
 
 def _matched(curves: Mapping[str, list[Point]], seed: int) -> list[Ratio]:
     if not all(curves.get(name) for name in ARMS):
         return []
-    levels: tuple[Level, ...] = ("plain", "held")
+    levels: tuple[Level, ...] = ("weaker", "plain", "held")
     quantities: tuple[Quantity, ...] = ("drift", "bake")
     return [
         compare_curves(curves["plain"], curves["held"], quantity, tolerance, seed, level)

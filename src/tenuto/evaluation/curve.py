@@ -1,4 +1,4 @@
-"""Comparison at matched concept strength: arms are curves, never single points (METHODS 3.11).
+"""Comparison at matched concept strength: arms are curves, never single points.
 
 An arm's curve is its points (checkpoint x strength), each with concept strength, drift and bake. The question is what
 the held arm's drift is where its concept is exactly as strong as the plain LoRA's; the answer is read off by straight
@@ -15,9 +15,10 @@ from typing import Literal
 from tenuto.randomness import shuffler
 from tenuto.words import Settings
 
-Quantity = Literal["drift", "bake"]
-Level = Literal["plain", "held"]
-"""The arm whose concept strength, as shipped, both are compared at."""
+Quantity = Literal["drift", "bake", "bleed"]
+Level = Literal["weaker", "plain", "held"]
+"""The arm whose concept strength, as shipped, both are compared at; weaker: in each seed the weaker one's, so that
+nothing is chosen by the outcome and hardly a seed is left out."""
 RESAMPLES = 2000
 
 
@@ -35,6 +36,8 @@ class Point(Settings):
     """nD."""
     bake: float | None = None
     """Share of other tag groups that change."""
+    bleed: float | None = None
+    """How much more often the set's own style shows unasked."""
     seconds: float | None = None
     """Training time up to this checkpoint."""
     forwards: float | None = None
@@ -117,9 +120,9 @@ def compare_curves(
     quantity: Quantity = "drift",
     tolerance: float = 0.02,
     seed: int = 0,
-    level: Level = "plain",
+    level: Level = "weaker",
 ) -> Ratio:
-    """held / plain at the concept strength of one of them as shipped, seed by seed.
+    """held / plain at the concept strength of one of them as shipped (of the weaker one, by default), seed by seed.
 
     Both numbers are read off the arms' curves at that strength, lower weights and earlier checkpoints included: the
     trivial remedy of turning the LoRA down is part of the comparison.
@@ -128,13 +131,15 @@ def compare_curves(
     ratios: list[float | None] = []
     for number in seeds:
         arms = {name: [p for p in points if p.seed == number] for name, points in (("plain", plain), ("held", held))}
-        end = final(arms[level])
-        if end is None or end.concept is None:
+        ends = {name: end for name, points in arms.items() if (end := final(points)) and end.concept is not None}
+        chosen = [_concept(end) for name, end in ends.items() if level in ("weaker", name)]
+        if not chosen or len(ends) < len(arms):
             ratios.append(None)
             continue
-        found = {name: at_concept(points, end.concept, quantity, tolerance).value for name, points in arms.items()}
-        if found[level] is None:  # a lone point has no line through it
-            found[level] = getattr(end, quantity)
+        found = {name: at_concept(points, min(chosen), quantity, tolerance).value for name, points in arms.items()}
+        for name, end in ends.items():  # a lone point has no line through it
+            if found[name] is None and end.concept == min(chosen):
+                found[name] = getattr(end, quantity)
         ratios.append(found["held"] / found["plain"] if found["held"] is not None and found["plain"] else None)
     reached = [value for value in ratios if value is not None]
     mean = sum(reached) / len(reached) if reached else None

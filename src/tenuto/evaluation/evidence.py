@@ -8,11 +8,13 @@ from pathlib import Path
 from tenuto.evaluation.arms import Arm, Cell
 from tenuto.evaluation.curve import Point
 from tenuto.evaluation.metrics.bake import bake
+from tenuto.evaluation.metrics.bleed import style_bleed
 from tenuto.evaluation.metrics.concept import concept_strength, gain
 from tenuto.evaluation.metrics.drift import drift
-from tenuto.evaluation.reader import BASE, Model, Reader
+from tenuto.evaluation.reader import Reader
 from tenuto.evaluation.readings import Evidence, Gap, Losses, Seen
-from tenuto.events import Event, progress
+from tenuto.evaluation.wardrobe import BASE, Model
+from tenuto.events import progress, stage
 
 FEW = 4
 """At each point of the curve, every FEW-th prompt's states are compared."""
@@ -20,9 +22,8 @@ FEW = 4
 
 def evidence_of(reader: Reader, arm: Arm, cell: Cell, *, strip: bool, pictures: bool) -> Evidence:
     """Everything read for one entry of per_seed, its noise seeds taken together."""
-    reader.listener(
-        Event("stage", {"name": f"{arm.name}, training seed {cell.run.seed}, seeds {', '.join(map(str, cell.seeds))}"})
-    )
+    noises = ", ".join(map(str, cell.seeds))
+    stage(reader.listener, f"measuring {arm.name}, training seed {cell.run.seed}, noise seeds {noises}")
     rows: dict[str, list[Seen]] = {}
     bare: dict[str, list[Seen]] = {}
     strips: dict[float, Seen] = {}
@@ -50,19 +51,14 @@ def evidence_of(reader: Reader, arm: Arm, cell: Cell, *, strip: bool, pictures: 
     if pictures:
         reader.shown[arm.name] = model.name
     times = len(cell.seeds)
-    asked = {str(row): tuple(a.tags for a in asks) * times for row, asks in reader.rows(s.prompts).items()}
-    asked |= {
-        "without": asked.get("trained", ()),
-        "second": asked.get("far", ()),
-        "strip": tuple(a.tags for a in reader.strip_asks()),
-    }
+    told = {str(row): reader.told(asks) for row, asks in reader.rows(s.prompts).items()}
     missing = dict(reader.missing) | (
         {"strip": "the strip is drawn for the first seeds only (comparison.strip_seeds)"} if not strip else {}
     )
     return Evidence(
         arm={row: Seen.join(parts) for row, parts in rows.items()},
         base={row: Seen.join(parts) for row, parts in bare.items()},
-        asked=asked,
+        asked=_asked(reader, s.prompts, times),
         strip=strips,
         gaps=tuple(gaps),
         floor=sum(floors) / len(floors),
@@ -74,8 +70,17 @@ def evidence_of(reader: Reader, arm: Arm, cell: Cell, *, strip: bool, pictures: 
         concept=reader.detector,
         concept_groups=reader.concept_groups(),
         style_concept=reader.concept.kind == "style",
+        real=reader.real,
+        prompts={row: own.repeat(times, 1) for row, own in told.items() if own is not None},
         missing=missing,
     )
+
+
+def _asked(reader: Reader, prompts: int, times: int) -> dict[str, tuple[tuple[str, ...], ...]]:
+    """The tags that every picture of a row was asked for."""
+    rows = {str(row): tuple(ask.tags for ask in asks) * times for row, asks in reader.rows(prompts).items()}
+    strip = tuple(ask.tags for ask in reader.strip_asks())
+    return rows | {"without": rows.get("trained", ()), "second": rows.get("far", ()), "strip": strip}
 
 
 def _strip(reader: Reader, model: Model, noise: int, show: int) -> dict[float, Seen]:
@@ -119,23 +124,19 @@ def _point(reader: Reader, arm: Arm, cell: Cell, step: int, lora: Path, strength
         if reader.tagger is None:
             continue
         for row, seen in reader.base_rows(noise).items():
-            bare.setdefault(row, []).append(seen.rows(slice(0, s.curve_prompts)))
-        for row, asks in reader.rows(s.prompts).items():
-            if row == "far":
-                continue
-            if replace(model, name=shipped.name) == shipped:  # already drawn
-                found = reader.draw(shipped, noise, row, reader.wanted(asks, noise, True), 0)
-            else:
-                found = reader.draw(model, noise, row, reader.wanted(asks[: s.curve_prompts], noise, True), 0)
+            bare.setdefault(row, []).append(seen.rows(slice(0, s.on_curve)))
+        asks = {str(row): own for row, own in reader.rows(s.prompts).items() if row != "far"}
+        asks |= {"without": asks.get("trained", ())} if reader.concept.trigger else {}
+        drawn = replace(model, name=shipped.name) == shipped  # as shipped: every prompt is there already
+        for row, own in asks.items():
+            wanted = reader.wanted(own if drawn else own[: s.on_curve], noise, row != "without")
+            found = reader.draw(shipped if drawn else model, noise, row, wanted, 0, encode=drawn)
             if found is not None:
-                rows.setdefault(row, []).append(found.rows(slice(0, s.curve_prompts)))
+                rows.setdefault(row, []).append(found.rows(slice(0, s.on_curve)))
     evidence = Evidence(
         arm={row: Seen.join(parts) for row, parts in rows.items()},
         base={row: Seen.join(parts) for row, parts in bare.items() if row in rows},
-        asked={
-            str(row): tuple(a.tags for a in asks) * len(cell.seeds)
-            for row, asks in reader.rows(s.curve_prompts).items()
-        },
+        asked=_asked(reader, s.on_curve, len(cell.seeds)),
         gaps=tuple(gaps),
         unbiased=reader.losses(model, "unbiased", reader.unbiased) if reader.axis == "gain" else Losses(),
         own=reader.own,
@@ -152,6 +153,7 @@ def _point(reader: Reader, arm: Arm, cell: Cell, step: int, lora: Path, strength
         concept=level.value,
         drift=drift(evidence).value,
         bake=bake(evidence).value,
+        bleed=style_bleed(evidence).value,
         seconds=None if run.seconds is None else run.setup_seconds + share * (run.seconds - run.setup_seconds),
         forwards=None if run.forwards is None else run.setup_forwards + share * (run.forwards - run.setup_forwards),
     )

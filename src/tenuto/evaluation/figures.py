@@ -5,25 +5,24 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Mapping, Sequence
-
-import matplotlib
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING
 
 from tenuto.evaluation.curve import Point, Quantity
+
+if TYPE_CHECKING:  # matplotlib takes a second to import, and most commands draw nothing
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 PLACEHOLDERS = {"#010203": "var(--ink)", "#020304": "var(--faint)", "#030405": "var(--rule)", "#050607": "var(--card)"}
 """Colours that matplotlib is given -> CSS variables that they become."""
 INK, FAINT, RULE, CARD = PLACEHOLDERS
 ARM_COLOURS = {"plain": "#060708", "held": "#070809", "base": "#08090a"}
-OTHER_COLOURS = ("#090a0b", "#0a0b0c")
-PLACEHOLDERS |= {
-    "#060708": "var(--plain)",
-    "#070809": "var(--held)",
-    "#08090a": "var(--base)",
-    "#090a0b": "var(--third)",
-    "#0a0b0c": "var(--fourth)",
-}
+OTHER_COLOURS = tuple(f"#0{n}0{n}0{n}" for n in range(1, 9))
+_OTHER_NAMES = ("third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")
+PLACEHOLDERS |= {shade: f"var(--{arm})" for arm, shade in ARM_COLOURS.items()}
+PLACEHOLDERS |= {shade: f"var(--{name})" for shade, name in zip(OTHER_COLOURS, _OTHER_NAMES, strict=True)}
+LABELLED = 3
+"""Up to so many arms have their names beside their points; more get a legend."""
 
 
 def colour(arm: str, others: Sequence[str] = ()) -> str:
@@ -35,6 +34,8 @@ def colour(arm: str, others: Sequence[str] = ()) -> str:
 def to_svg(figure: Figure, label: str) -> str:
     """An accessible <svg> without fixed size, colours replaced by the page's variables. The same figure gives the
     same text."""
+    import matplotlib
+
     file = io.StringIO()
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": label}):
         figure.savefig(file, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
@@ -55,6 +56,8 @@ def to_svg(figure: Figure, label: str) -> str:
 
 def axes(width: float = 6.2, height: float = 3.9) -> tuple[Figure, Axes]:
     """An empty drawing in the report's dress."""
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(width, height), layout="constrained")
     plot = figure.add_subplot()
     for side in ("top", "right"):
@@ -112,7 +115,9 @@ def curve_figure(curves: Mapping[str, Sequence[Point]], quantity: Quantity, xlab
             if full:
                 x, y = at(full[-1], "concept"), at(full[-1], quantity)
                 plot.plot([x], [y], "D", ms=7, color=shade, mec=CARD, mew=1.2, alpha=alpha)
-                if place == 0:
+                if place == 0 and len(usable) > LABELLED:
+                    plot.plot([], [], "D-", ms=5, color=shade, label=arm)
+                elif place == 0:
                     plot.annotate(
                         f"{arm}, weight 1",
                         (x, y),
@@ -121,6 +126,8 @@ def curve_figure(curves: Mapping[str, Sequence[Point]], quantity: Quantity, xlab
                         fontsize=9.5,
                         color=shade,
                     )
+    if len(usable) > LABELLED:
+        plot.legend(frameon=False, fontsize=8, labelcolor=INK)
     plot.set_xlabel(xlabel, color=INK, fontsize=10)
     plot.set_ylabel(ylabel, color=INK, fontsize=10)
     plot.margins(x=0.16, y=0.1)

@@ -58,7 +58,8 @@ class Ask:
 
     @property
     def tags(self) -> tuple[str, ...]:
-        return split_tags(self.bare)
+        """What the picture should show, as lists spell it."""
+        return tuple(map(plain, split_tags(self.bare)))
 
 
 @dataclass(frozen=True)

@@ -6,69 +6,37 @@ it was and an unchanged arm is never read twice.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from tenuto.adapters.adapter import Adapter
+from tenuto.adapters.info import content_hash
 from tenuto.data.bank import Bank
 from tenuto.data.dataset import Concept, Item
 from tenuto.data.images import fit, read_image
-from tenuto.data.tags import plain
-from tenuto.evaluation.bench import Bench, State, Wanted, share_of
+from tenuto.evaluation.bench import Bench, State, Wanted, asked_at, callable_at, every_few, share_of
+from tenuto.evaluation.encoders import Encoder, Reads
+from tenuto.evaluation.groups import groups_of_concept
 from tenuto.evaluation.pictures import pictures_of, save_picture
 from tenuto.evaluation.prompts import Ask, Prompts, Row, majorities
 from tenuto.evaluation.readings import Gap, Losses, Seen, Store, gaps_from_json, gaps_to_json
 from tenuto.evaluation.record import FORMAT
 from tenuto.evaluation.settings import ComparisonSettings
 from tenuto.evaluation.taggers import Tagger, detector, read_pictures
-from tenuto.events import Event, Listener, progress
-from tenuto.files import hash_file, hash_text, write_tensors
+from tenuto.evaluation.wardrobe import BASE, Model, Wardrobe
+from tenuto.events import Listener, progress
+from tenuto.files import hash_text, write_tensors
 from tenuto.randomness import seed_for
-from tenuto.words import Kind, Size
+from tenuto.words import Size
 
 KEPT_BYTES = 1 << 29
 """The base's answers are kept in memory up to this size; older ones are asked for again."""
-
-
-CONCEPT_WORDS: dict[Kind, tuple[str, ...]] = {
-    "character": ("hair", "eye", "subject", "body", "character", "outfit", "cloth", "wear", "species", "ears"),
-    "clothing": ("outfit", "cloth", "dress", "wear", "costume"),
-    "style": ("style", "artist"),
-    "concept": (),
-}
-"""Parts of the names of tag groups that a concept of this kind may change."""
-
-
-def groups_of_concept(concept: Concept, groups: Collection[str]) -> frozenset[str]:
-    """Tag groups that the concept may change: by kind, and those that its name or trigger speaks of ("crazy-eyes":
-    eyes)."""
-    words = {word.rstrip("s") for word in plain(f"{concept.name} {concept.trigger}").replace("-", " ").split()}
-    return frozenset(
-        group
-        for group in groups
-        if any(part in group.lower() for part in CONCEPT_WORDS[concept.kind])
-        or any(part.rstrip("s") in words for part in group.lower().replace("_", " ").split())
-    )
-
-
-@dataclass(frozen=True)
-class Model:
-    """What a reading is taken of: the base, or the base with LoRAs on it."""
-
-    name: str
-    lora: Path | None = None
-    strength: float = 1.0
-    second: Path | None = None
-
-
-BASE = Model("base", strength=0.0)
 
 
 class Reader:
@@ -86,14 +54,21 @@ class Reader:
         background: str,
         seed: int,
         listener: Listener,
+        dino: Encoder | None = None,
+        clip: Reads | None = None,
     ) -> None:
         self.bench, self.settings, self.concept, self.prompts = bench, settings, concept, prompts
         self.folder, self.tagger, self.bank, self.background = folder, tagger, bank, background
-        self.seed, self.listener = seed, listener
+        self.seed, self.listener, self.clip = seed, listener, clip
+        self.encoders: dict[str, Encoder] = {name: own for name, own in (("dino", dino), ("clip", clip)) if own}
+        self.wardrobe = Wardrobe(bench)
         self.store = Store(folder / "readings")
         self.missing: dict[str, str] = {}
         if tagger is None:
             self.missing["tagger"] = "no tagger that reads this checkpoint's pictures; name one as comparison.tagger"
+        for name, what in (("dino", "DINO"), ("clip", "CLIP")):
+            if name not in self.encoders:
+                self.missing[name] = f"no {what} encoder was named as comparison.{name}"
         if not concept.trigger:
             self.missing["trigger"] = "the concept has no trigger"
         if not settings.second_lora:
@@ -102,8 +77,8 @@ class Reader:
             self.missing["strip"] = "the weight strip is switched off"
         if "style" in prompts.missing:
             self.missing["row style"] = prompts.missing["style"]
-        self.detector = (settings_detector := detector(tagger, concept.name)) if tagger else None
-        if tagger and settings_detector is None:
+        self.detector = detector(tagger, concept.name) if tagger else None
+        if tagger and self.detector is None:
             self.missing["detector"] = (
                 f"the tagger has no detector for {concept.name}; it has {', '.join(tagger.concepts) or 'none'}"
             )
@@ -111,12 +86,12 @@ class Reader:
         self.train: list[tuple[Tensor, str, Size]] = []
         self.held_out: list[tuple[Tensor, str, Size]] = []
         self.unbiased: list[tuple[Tensor, str, Size]] = []
+        self.real: dict[str, Tensor] = {}
         self._base_answers: dict[tuple[int, str], list[Tensor]] = {}
         self._states: dict[int, list[State]] = {}
         self._hashes: dict[Path, str] = {}
         self.shown: dict[str, str] = {}
         """Arm -> the model whose pictures the report shows."""
-        self._worn: tuple[tuple[Path | None, Path | None], Adapter | None, ExitStack] | None = None
         self._items_key = ""
 
     @property
@@ -145,6 +120,11 @@ class Reader:
             self.missing["held_out"] = "no instance picture was kept out of training"
         if not test_items:
             self.missing["test_images"] = "no unbiased test pictures of this concept"
+        self.real = {
+            name: torch.cat([own.see(pixels[item.id][None]) for item in items])
+            for name, own in self.encoders.items()
+            if items
+        }
         if self.tagger is None:
             return
         captioned = majorities([item.caption for item in items], self.tagger.groups)
@@ -155,30 +135,6 @@ class Reader:
                 if int(counts.max()) > len(items) / 2:
                     captioned[group] = self.tagger.groups[group][int(counts.argmax())]
         self.own = {**self.own, **captioned}
-
-    @contextmanager
-    def on(self, model: Model) -> Iterator[None]:
-        """The base as this model. What was put on stays on until something else is asked for: attaching and taking off
-        take time. For the bare base it is switched off, which is the same bit for bit."""
-        worn = self._worn
-        if model == BASE and worn is not None and worn[0][1] is None and worn[1] is not None:
-            with worn[1].disabled():
-                yield
-            return
-        if self._worn is None or self._worn[0] != (model.lora, model.second):
-            self.bare()
-            with ExitStack() as stack:
-                adapter = stack.enter_context(self.bench.wearing(model.lora, model.second))
-                self._worn = ((model.lora, model.second), adapter, stack.pop_all())
-        adapter = self._worn[1]
-        with adapter.strength(model.strength) if adapter is not None else nullcontext():
-            yield
-
-    def bare(self) -> None:
-        """Take everything off."""
-        if self._worn is not None:
-            worn, self._worn = self._worn, None
-            worn[2].close()
 
     def _key(self, model: Model, noise: int, **more: Any) -> dict[str, Any]:
         """All that a reading depends on."""
@@ -196,7 +152,7 @@ class Reader:
         if path is None:
             return None
         if path not in self._hashes:
-            self._hashes[path] = hash_file(path)
+            self._hashes[path] = content_hash(path)  # the header may have learned of a comparison since
         return self._hashes[path]
 
     def _say(self, what: str, **more: Any) -> Callable[[int], None]:
@@ -221,14 +177,17 @@ class Reader:
             for number, ask in enumerate(asks)
         ]
 
-    def draw(self, model: Model, noise: int, row: str, wanted: Sequence[Wanted], show: int) -> Seen | None:
-        """Readings of these pictures; the first `show` are kept as files for the report. None without a tagger."""
+    def draw(
+        self, model: Model, noise: int, row: str, wanted: Sequence[Wanted], show: int, *, encode: bool = False
+    ) -> Seen | None:
+        """Readings of these pictures, by the encoders too where asked; the first `show` are kept as files for the
+        report. None where nobody reads."""
         shown = [self.folder / "pictures" / model.name / f"{row}-{n}.png" for n in range(min(show, len(wanted)))]
         part, fresh = f"{model.name}-{noise}-{row}", False
 
         def draw(asked: Sequence[Wanted]) -> list[Tensor]:
             nonlocal fresh
-            with self.on(model):
+            with self.wardrobe.on(model):
                 pictures = self.bench.draw(asked, self._say(f"{model.name}: {row}", total=len(asked)))
             for path, pixels in zip(shown, pictures, strict=False):
                 save_picture(path, pixels)
@@ -239,12 +198,14 @@ class Reader:
             if not fresh:
                 draw(wanted[: len(shown)])
 
-        tagger, found = self.tagger, None
-        if tagger is not None and wanted:
-            key = self._key(model, noise, wanted=[[w.text, w.seed, *w.size] for w in wanted], tagger=tagger.hash)
+        encoders, found = self.encoders if encode else {}, None
+        if (self.tagger is not None or encoders) and wanted:
+            readers = {"tagger": self.tagger.hash if self.tagger else None}
+            readers |= {name: own.hash for name, own in encoders.items()}
+            key = self._key(model, noise, wanted=[[w.text, w.seed, *w.size] for w in wanted], **readers)
 
             def read() -> Any:
-                return Seen.join([read_pictures(tagger, pixels[None]) for pixels in draw(wanted)]).to_json()
+                return Seen.join([self._seen(pixels[None], encoders) for pixels in draw(wanted)]).to_json()
 
             found = Seen.from_json(self.store.keep(part, key, read))
         if shown:
@@ -254,6 +215,14 @@ class Reader:
                 draw(wanted[: len(shown)])
         return found
 
+    def _seen(self, pixels: Tensor, encoders: Mapping[str, Encoder]) -> Seen:
+        tagged = read_pictures(self.tagger, pixels) if self.tagger else Seen({}, {})
+        return replace(tagged, features={name: own.see(pixels) for name, own in encoders.items()})
+
+    def told(self, asks: Sequence[Ask]) -> Tensor | None:
+        """CLIP's features of these prompts without their trigger; None without CLIP."""
+        return self.clip.read([ask.bare for ask in asks]) if self.clip and asks else None
+
     def rows(self, limit: int) -> dict[Row, tuple[Ask, ...]]:
         return {row: asks[:limit] for row, asks in self.prompts.rows.items()}
 
@@ -262,10 +231,11 @@ class Reader:
         found: dict[str, Seen | None] = {}
         called, rows = model.lora is not None, self.rows(self.settings.prompts)
         for row, asks in rows.items():
-            found[row] = self.draw(model, noise, row, self.wanted(asks, noise, called), show)
+            found[row] = self.draw(model, noise, row, self.wanted(asks, noise, called), show, encode=True)
         if self.concept.trigger:
             twin = "without" if called else "trigger"
-            found[twin] = self.draw(model, noise, twin, self.wanted(rows.get("trained", ()), noise, not called), show)
+            wanted = self.wanted(rows.get("trained", ()), noise, not called)
+            found[twin] = self.draw(model, noise, twin, wanted, show, encode=True)
             if not called:
                 found["without"] = found.get("trained")
         return {row: seen for row, seen in found.items() if seen is not None}
@@ -307,8 +277,8 @@ class Reader:
                 for i in range(sum(name.startswith(f"x.{n}.") for name in stored))
             ]
         except (FileNotFoundError, SafetensorError, KeyError):
-            self.listener(Event("stage", {"name": f"base paths, seed {noise}"}))
-            with self.on(BASE):
+            progress(self.listener, f"{BASE.name}: paths", 0, len(wanted))
+            with self.wardrobe.on(BASE):
                 states = self.bench.paths(wanted, kinds, s.states)
             stored, places = {}, dict.fromkeys(range(len(wanted)), 0)
             index = {want: n for n, want in enumerate((w.text, k[0]) for w, k in zip(wanted, kinds, strict=True))}
@@ -323,8 +293,8 @@ class Reader:
     def base_answers(self, noise: int, what: Literal["prompt", "empty", "trigger"]) -> list[Tensor]:
         """The bare base's predictions at the states of this seed, kept in memory."""
         if (noise, what) not in self._base_answers:
-            questions = _questions(self.states(noise), what)
-            with self.on(BASE):
+            questions = asked_at(self.states(noise), what)
+            with self.wardrobe.on(BASE):
                 answers = self.bench.predict(*questions)
             self._base_answers[noise, what] = answers
             while sum(map(_bytes, self._base_answers.values())) > KEPT_BYTES and len(self._base_answers) > 3:
@@ -335,21 +305,21 @@ class Reader:
     def gaps(self, model: Model, noise: int, few: int | None) -> tuple[tuple[Gap, ...], float]:
         """Squared norms at every state (of every few-th prompt), and the numeric floor."""
         states = self.states(noise)
-        chosen = _few(states, few)
+        chosen = every_few(states, few)
         s = self.settings
         asks = [[state.text, state.triggered] for state in states]
         key = self._key(model, noise, few=few, states=s.states, drift=s.drift_prompts, asks=asks)
 
         def read() -> Any:
             f0, u0 = ([self.base_answers(noise, what)[n] for n in chosen] for what in ("prompt", "empty"))
-            places = _triggered(states)
+            places = callable_at(states)
             t0 = dict(zip(places, self.base_answers(noise, "trigger"), strict=True)) if places else {}
             picked = [states[n] for n in chosen]
             with_trigger = [n for n in chosen if n in t0]
             progress(self.listener, f"{model.name}: predictions", 0, len(chosen))
-            with self.on(replace(model, strength=0.0)):
+            with self.wardrobe.on(replace(model, strength=0.0)):
                 zero = self.bench.predict(picked[:16], [state.text for state in picked[:16]])
-            with self.on(model):
+            with self.wardrobe.on(model):
                 f1 = self.bench.predict(picked, [state.text for state in picked])
                 u1 = self.bench.predict(picked, [""] * len(picked))
                 called = [states[n] for n in with_trigger]
@@ -384,7 +354,7 @@ class Reader:
         times = self.settings.loss_times
 
         def read(chosen: Model) -> Any:
-            with self.on(chosen):
+            with self.wardrobe.on(chosen):
                 return self.bench.losses(latents, texts, sizes, times)
 
         def kept(chosen: Model) -> tuple[float, ...]:
@@ -397,26 +367,6 @@ class Reader:
         """Arm -> row -> picture files, relative to the comparison's folder."""
         folders = {"base": "base", **self.shown}
         return {arm: pictures_of(self.folder, folder, self.settings.shown) for arm, folder in folders.items()}
-
-
-def _few(states: Sequence[State], few: int | None) -> list[int]:
-    """Numbers of the states of every few-th prompt of each kind, the empty prompt always."""
-    if few is None:
-        return list(range(len(states)))
-    prompts = list(dict.fromkeys((state.kind, state.text) for state in states))
-    chosen = {prompt for kind in ("near", "far", "empty") for prompt in [p for p in prompts if p[0] == kind][::few]}
-    return [n for n, state in enumerate(states) if (state.kind, state.text) in chosen]
-
-
-def _triggered(states: Sequence[State]) -> list[int]:
-    return [n for n, state in enumerate(states) if state.triggered is not None]
-
-
-def _questions(states: Sequence[State], what: str) -> tuple[list[State], list[str]]:
-    if what == "trigger":
-        chosen = [states[n] for n in _triggered(states)]
-        return chosen, [str(state.triggered) for state in chosen]
-    return list(states), [state.text if what == "prompt" else "" for state in states]
 
 
 def _bytes(answers: Sequence[Tensor]) -> int:

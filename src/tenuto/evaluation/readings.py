@@ -14,12 +14,12 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from tenuto.files import hash_text, write_text
+from tenuto.files import hash_text, parse_json, write_text
 
 
 @dataclass(frozen=True)
 class Seen:
-    """A tagger's probabilities for B pictures."""
+    """What fixed models say of B pictures: a tagger's probabilities, and encoders' features."""
 
     tags: Mapping[str, tuple[str, ...]]
     """Group -> its tags, in the order of the columns."""
@@ -27,9 +27,11 @@ class Seen:
     """Group -> [B n]."""
     single: tuple[str, ...] = ()
     """Groups in which exactly one tag holds."""
+    features: Mapping[str, Tensor] = field(default_factory=dict)
+    """Encoder ("dino", "clip") -> [B D], each of length 1."""
 
     def __len__(self) -> int:
-        return next((len(value) for value in self.probabilities.values()), 0)
+        return next((len(value) for value in (*self.probabilities.values(), *self.features.values())), 0)
 
     def group_of(self, tag: str) -> str | None:
         return next((group for group, tags in self.tags.items() if group != "concepts" and tag in tags), None)
@@ -45,13 +47,19 @@ class Seen:
 
     def rows(self, index: Sequence[int] | slice) -> Seen:
         chosen = index if isinstance(index, slice) else list(index)
-        return Seen(self.tags, {name: value[chosen] for name, value in self.probabilities.items()}, self.single)
+        return Seen(
+            self.tags,
+            {name: value[chosen] for name, value in self.probabilities.items()},
+            self.single,
+            {name: value[chosen] for name, value in self.features.items()},
+        )
 
     @classmethod
     def join(cls, parts: Sequence[Seen]) -> Seen:
         first = parts[0]
         values = {name: torch.cat([part.probabilities[name] for part in parts]) for name in first.probabilities}
-        return cls(first.tags, values, first.single)
+        features = {name: torch.cat([part.features[name] for part in parts]) for name in first.features}
+        return cls(first.tags, values, first.single, features)
 
     def to_json(self) -> dict[str, Any]:
         values = {
@@ -61,13 +69,17 @@ class Seen:
             "tags": {name: list(tags) for name, tags in self.tags.items()},
             "p": values,
             "single": list(self.single),
+            "features": {
+                name: [[round(x, 5) for x in row] for row in own.tolist()] for name, own in self.features.items()
+            },
         }
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Seen:
         tags = {name: tuple(values) for name, values in data["tags"].items()}
         values = {name: torch.tensor(rows).reshape(-1, len(tags[name])) for name, rows in data["p"].items()}
-        return cls(tags, values, tuple(data["single"]))
+        features = {name: torch.tensor(rows) for name, rows in data.get("features", {}).items()}
+        return cls(tags, values, tuple(data["single"]), features)
 
 
 THRESHOLD = 0.5
@@ -139,6 +151,10 @@ class Evidence:
     concept_groups: frozenset[str] = frozenset()
     """Tag groups that the concept itself may change."""
     style_concept: bool = False
+    real: Mapping[str, Tensor] = field(default_factory=dict)
+    """Encoder -> features [N D] of the user's own pictures."""
+    prompts: Mapping[str, Tensor] = field(default_factory=dict)
+    """Row -> CLIP's features [B D] of what each picture was asked for, trigger left out."""
     missing: Mapping[str, str] = field(default_factory=dict)
     """Why something is not there: "tagger", "style", "second", ... -> reason."""
 
@@ -167,8 +183,8 @@ class Store:
         name = hash_text(json.dumps(key, sort_keys=True, default=str))[:16]
         path = self.folder / f"{part}-{name}.json"
         try:
-            return json.loads(path.read_text(encoding="utf-8"))["reading"]
-        except (FileNotFoundError, ValueError, KeyError):
+            return parse_json(path.read_text(encoding="utf-8"))["reading"]
+        except (FileNotFoundError, ValueError, KeyError, TypeError):  # damaged: read anew
             reading = read()
             write_text(path, json.dumps({"key": key, "reading": reading}, default=str) + "\n")
             return reading

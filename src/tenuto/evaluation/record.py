@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from pydantic import Field
 
 from tenuto.evaluation.curve import Point, Ratio, bootstrap
 from tenuto.evaluation.readings import Value
-from tenuto.files import write_text
+from tenuto.files import first_line, hash_text, parse_json, write_json
 from tenuto.words import Settings, TenutoError
 
 FORMAT = 1
+CHECK = "check"
+"""Key of the checksum in a result's file."""
 
 
 class Number(Settings):
@@ -35,6 +38,12 @@ class Number(Settings):
 ArmNumbers = dict[str, Number]
 
 
+def mean_of(arm: ArmNumbers, name: str) -> float | None:
+    """None where the arm has no such number."""
+    number = arm.get(name)
+    return number.mean if number else None
+
+
 class PromptRecord(Settings):
     """One prompt of the comparison."""
 
@@ -47,8 +56,39 @@ class PromptRecord(Settings):
     removed: tuple[str, ...] = ()
 
 
-class Comparison(Settings):
+class Sealed(Settings):
+    """A result that is kept as a file, with a checksum: what was changed afterwards is not shown as measured."""
+
+    what: ClassVar[str]
+    remedy: ClassVar[str]
+
+    def save(self, path: Path) -> None:
+        table = json.loads(self.model_dump_json())
+        write_json(path, table | {CHECK: _checksum(table)})
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Raises TenutoError when the file is missing, something else, or was changed. Older ones have no checksum."""
+        try:
+            table = dict(parse_json(path.read_text(encoding="utf-8")))
+            check = table.pop(CHECK, None)
+            found = cls.model_validate_json(json.dumps(table))
+        except (OSError, ValueError, TypeError) as error:
+            raise TenutoError(f"{path}: not {cls.what} ({first_line(error)}); {cls.remedy}") from error
+        if check not in (None, _checksum(table)):
+            raise TenutoError(f"{path}: was damaged or changed since it was measured; {cls.remedy}")
+        return found
+
+
+def _checksum(table: Mapping[str, Any]) -> str:
+    return hash_text(json.dumps(table, sort_keys=True))[:16]
+
+
+class Comparison(Sealed):
     """comparison.json"""
+
+    what = "a comparison"
+    remedy = "run tenuto compare again"
 
     format: int = FORMAT
     arms: dict[str, ArmNumbers]
@@ -75,19 +115,6 @@ class Comparison(Settings):
     versions: dict[str, str] = Field(default_factory=dict)
     pictures: dict[str, dict[str, list[str]]] = Field(default_factory=dict)
     """Arm (and "base") -> row -> files under the comparison's folder."""
-
-    def save(self, path: Path) -> None:
-        write_text(path, self.model_dump_json(indent=1) + "\n")
-
-    @classmethod
-    def load(cls, path: Path) -> Comparison:
-        """Raises TenutoError when the file is missing or no comparison."""
-        try:
-            return cls.model_validate_json(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise TenutoError(
-                f"{path}: not a comparison ({str(error).splitlines()[0]}); run tenuto compare again"
-            ) from error
 
 
 def summary(values: Sequence[Value]) -> Number:

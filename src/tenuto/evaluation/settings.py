@@ -42,17 +42,25 @@ class ComparisonSettings(Settings):
     curve_checkpoints: NonNegativeInt = 6
     """Earlier checkpoints on the curve, evenly spaced; 0: none."""
     curve_prompts: PositiveInt = 4
-    """Prompts per row at each point of the curve."""
+    """Prompts per row at each point of the curve, as far as rows have so many."""
     curve_seeds: NonNegativeInt | None = None
     """How many of the seeds draw the curve; unset: all."""
     second_lora: Path | None = None
     """Another LoRA to combine with."""
     second_prompt: str = ""
     """What calls the second LoRA; put in front of each far prompt."""
-    tagger: Path | None = None
-    """Folder of a tagger; unset: the one that the checkpoint carries, if any."""
-    test_images: dict[str, Path] = Field(default_factory=dict)
-    """Concept name -> folder of captioned pictures of it in styles, places and views that the set does not have."""
+    other_base: str | None = None
+    """Another checkpoint of the same layers (a name, a file, a folder, a hub id): the same is drawn and measured there
+    once more, without strip and curves, to see whether the LoRAs carry over. Unset: not done."""
+    tagger: str | None = None
+    """A tagger's folder or hub id: WD14-like (model.onnx and selected_tags.csv) or tenuto's own kind; unset: the one
+    that the checkpoint carries, if any."""
+    dino: str | None = None
+    """Folder or hub id of a DINOv2 encoder ("facebook/dinov2-base"): how like the user's pictures it draws (dino_i),
+    and whether the class turns into the concept (pres, div). Unset: not measured."""
+    clip: str | None = None
+    """Folder or hub id of a CLIP ("openai/clip-vit-large-patch14"): likeness to the pictures (clip_i) and to the
+    prompts (clip_t). Unset: not measured."""
     concept_groups: tuple[str, ...] | None = None
     """Tag groups that the concept itself may change (no bake); unset: by kind."""
     loss_times: tuple[float, ...] = (0.1, 0.3, 0.5, 0.7, 0.9)
@@ -61,6 +69,11 @@ class ComparisonSettings(Settings):
     """Pictures per row that are kept for the report."""
     batch: PositiveInt = 16
     """Pictures at once."""
+
+    @property
+    def on_curve(self) -> int:
+        """Prompts per row at each point of the curve."""
+        return min(self.curve_prompts, self.prompts)
 
     def sampler_settings(self) -> SamplerSettings:
         return SamplerSettings(sampler=self.sampler, steps=self.steps, guidance=self.guidance, negative=self.negative)

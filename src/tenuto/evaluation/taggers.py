@@ -3,7 +3,6 @@ is."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol
@@ -16,10 +15,12 @@ from torch import Tensor
 
 from tenuto.evaluation.convnet import CONCEPTS, ConvTagger, TaggerConfig
 from tenuto.evaluation.readings import Seen
-from tenuto.files import hash_file, write_tensors, write_text
+from tenuto.evaluation.wd_tagger import Vocabulary, WdTagger, is_wd
+from tenuto.files import first_line, hash_file, parse_json, write_tensors, write_text
 from tenuto.words import TenutoError
 
 CONFIG, WEIGHTS = "tagger.json", "model.safetensors"
+NOTHING = Vocabulary({})
 
 
 class Tagger(Protocol):
@@ -46,23 +47,42 @@ class ConvnetTagger:
         self._network = network.eval()
 
     def read(self, pixels: Tensor) -> dict[str, Tensor]:
-        device = next(self._network.parameters()).device
         with torch.inference_mode():
-            answers = self._network.probabilities(pixels.to(device, torch.float32))
+            answers = self._network.probabilities(self._placed(pixels))
         return {name: answer.cpu().clone() for name, answer in answers.items()}
 
+    def features(self, pixels: Tensor) -> Tensor:
+        """What its answers are read from [B D]: for distances between sets of pictures."""
+        with torch.inference_mode():
+            return self._network.features(self._placed(pixels)).cpu().clone()
 
-def load_tagger(folder: Path, device: torch.device | str = "cpu") -> Tagger:
-    """The tagger in a folder (tagger.json + model.safetensors). Raises TenutoError naming what is wrong with it."""
+    def _placed(self, pixels: Tensor) -> Tensor:
+        return pixels.to(next(self._network.parameters()).device, torch.float32)
+
+
+def load_tagger(folder: Path, device: torch.device | str = "cpu", vocabulary: Vocabulary = NOTHING) -> Tagger:
+    """The tagger in a folder: tagger.json and weights, or model.onnx and selected_tags.csv, which is asked for the tags
+    of `vocabulary`. It has to read a blank picture. Raises TenutoError naming what is wrong with it."""
     try:
-        kind = json.loads((folder / CONFIG).read_text(encoding="utf-8"))["kind"]
+        tagger = WdTagger(folder, vocabulary) if is_wd(folder) else _kind_in(folder)(folder, device)
+        read_pictures(tagger, torch.zeros(1, 3, 32, 32))
+        return tagger
+    except TenutoError:
+        raise
+    except Exception as error:  # whatever a library makes of a damaged graph
+        raise TenutoError(f"{folder}: reads no picture ({first_line(error)}); copy the folder again") from error
+
+
+def _kind_in(folder: Path) -> Callable[[Path, torch.device | str], Tagger]:
+    try:
+        kind = parse_json((folder / CONFIG).read_text(encoding="utf-8"))["kind"]
     except FileNotFoundError as error:
         raise TenutoError(f"{folder}: no tagger here ({CONFIG} is missing); name a tagger's folder") from error
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise TenutoError(f"{folder / CONFIG}: not a tagger's description ({error}); copy the folder again") from error
-    if kind not in KINDS:
-        raise TenutoError(f"{folder / CONFIG}: kind {kind!r} is not known; known are {', '.join(KINDS)}")
-    return KINDS[kind](folder, device)
+    if not isinstance(kind, str) or kind not in KINDS:
+        raise TenutoError(f"{folder / CONFIG}: kind {str(kind)[:40]!r} is not known; known are {', '.join(KINDS)}")
+    return KINDS[kind]
 
 
 def load_convnet(folder: Path, device: torch.device | str = "cpu") -> Tagger:
@@ -75,7 +95,7 @@ def load_convnet(folder: Path, device: torch.device | str = "cpu") -> Tagger:
         raise TenutoError(f"{folder / CONFIG}: {where}: {error.errors()[0]['msg']}; copy the folder again") from error
     except (OSError, SafetensorError, RuntimeError) as error:
         raise TenutoError(
-            f"{folder / WEIGHTS}: does not fit {CONFIG} ({_first_line(error)}); copy the folder again"
+            f"{folder / WEIGHTS}: does not fit {CONFIG} ({first_line(error)}); copy the folder again"
         ) from error
     return ConvnetTagger(network.to(device), hash_file(folder / WEIGHTS))
 
@@ -103,7 +123,3 @@ def detector(tagger: Tagger, concept: str) -> str | None:
         return name.casefold().replace("-", " ").replace("_", " ")
 
     return next((name for name in tagger.concepts if loose(name) == loose(concept)), None)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -119,6 +119,14 @@ class Base(ABC):
     def checkpointing(self, on: bool) -> None:
         """Gradient checkpointing of everything that may be trained through."""
 
+    @abstractmethod
+    def rest(self, *, text: bool = True) -> None:
+        """Let the autoencoder (and the text encoders) leave the device until they are asked for again."""
+
+    @abstractmethod
+    def compiled(self, on: bool) -> None:
+        """Whether torch.compile makes the denoiser's forwards; what fails shows at the first forward or backward."""
+
     def modules(self) -> dict[str, nn.Module]:
         """kohya prefix -> module, for everything that adapters can be put on."""
         return {"lora_unet": self.denoiser} | self.text_encoders

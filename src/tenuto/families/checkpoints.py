@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import resources
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 
 from tenuto.families.base import Base
 from tenuto.families.folder import read_folder
 from tenuto.families.loaded import Loaded, Request
 from tenuto.families.parts import PICKLES, STEMS
 from tenuto.families.prediction import Told, Wish
+from tenuto.families.proof import prove
 from tenuto.families.sd.family import StableDiffusion
 from tenuto.families.sdxl.family import StableDiffusionXL
 from tenuto.families.single_file import read_single_file
+from tenuto.files import first_line
 from tenuto.words import TenutoError
 
 NAMES = {"pocket": ("tenuto", "pocket", "checkpoint")}
@@ -56,7 +57,7 @@ def find_base(model: str) -> Path | str:
     if not looks_like_hub or model.endswith("/") or path.suffix.lower() == ".safetensors":
         raise TenutoError(
             f"{model}: no such checkpoint; give a .safetensors file, a diffusers folder, a hub id (owner/name) or "
-            f"one of {', '.join(NAMES)}"
+            f"{' or '.join(NAMES)} (looked for {path.absolute()})"
         )
     return model
 
@@ -78,7 +79,7 @@ def open_base(
     does not say so or says it wrongly; what was found stands in the base's `notes`.
     """
     source = find_base(model)
-    place = source if isinstance(source, Path) else _download(source)
+    place = source if isinstance(source, Path) else fetch_base(source)
     request = Request(
         name=model,
         device=torch.device(pick_device(device)),
@@ -89,34 +90,43 @@ def open_base(
     )
     try:
         loaded = read_single_file(place, request) if place.is_file() else read_folder(place, request)
-        return FAMILIES[loaded.pipeline](loaded)
-    except TenutoError:
+        base = FAMILIES[loaded.pipeline](loaded)
+        prove(base, place)
+    except (TenutoError, torch.OutOfMemoryError):
         raise
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
-        why = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise TenutoError(f"{place}: cannot be loaded ({why}); download the checkpoint again") from error
+    except Exception as error:  # the libraries raise anything on damaged configs, tokenizers and weights
+        raise TenutoError(f"{place}: cannot be loaded ({first_line(error)}); download the checkpoint again") from error
+    return base
 
 
 def pick_device(device: str) -> str:
-    """A torch device's name; "auto" is the best that this machine has."""
-    if device != "auto":
-        return device
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
+    """A torch device's name; "auto" is the best that this machine has. Raises TenutoError for one that it lacks."""
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise TenutoError(f"base.device: this machine has no {device!r} for torch; use auto or cpu") from error
+    return device
 
 
-def _download(model: str) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError
-
+def fetch_base(model: str) -> Path:
+    """The folder of a hub id's checkpoint, fetched unless it is here already. Raises TenutoError."""
     wanted = ["model_index.json", *(f"{part}/*.txt" for part in TOKENIZERS)]
     wanted += [f"{part}/*.json" for part in (*PARTS, *TOKENIZERS, "scheduler")]
     wanted += [f"{part}/{stem}{end}" for part in PARTS for stem in STEMS for end in (".safetensors", "-0*.safetensors")]
+    return hub_folder(model, wanted)
+
+
+def hub_folder(name: str, wanted: Sequence[str]) -> Path:
+    """The files of a hub id that match these patterns, fetched unless they are here already. Raises TenutoError."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError
+
     try:
-        return Path(snapshot_download(model, allow_patterns=wanted))
+        return Path(snapshot_download(name, allow_patterns=list(wanted)))
     except (HfHubHTTPError, OSError, ValueError) as error:  # LocalEntryNotFoundError is an OSError
         raise TenutoError(
-            f"{model}: no such folder here, and it cannot be fetched from the hub ({type(error).__name__}); "
+            f"{name}: no such folder here, and the hub does not give it out (offline, or no such model there); "
             "check the name or give a local folder"
         ) from error

@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from tenuto.files import cache_home, hash_file, hash_text, write_json
+from tenuto.files import cache_home, hash_file, hash_text, parse_json, write_json
 from tenuto.words import TenutoError
 
 PASSING = {"transformers_version", "torch_dtype", "dtype", "architectures"}
@@ -34,7 +34,7 @@ def hash_once(path: Path) -> str:
     stat = path.stat()
     memo = cache_home() / "hashes" / f"{hash_text(str(path.resolve()), str(stat.st_size), str(stat.st_mtime_ns))}.json"
     try:
-        return str(json.loads(memo.read_text(encoding="utf-8"))["hash"])
+        return str(parse_json(memo.read_text(encoding="utf-8"))["hash"])
     except (OSError, ValueError, KeyError, TypeError):
         content = hash_file(path)
     with suppress(TenutoError):  # nowhere to remember it: it is read through again next time

@@ -4,7 +4,7 @@ autoencoder. A family adds how text is read and what the U-Net is told."""
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from tenuto.families.base import Base, Geometry, Part
 from tenuto.families.loaded import Loaded
 from tenuto.families.process import from_alphas
-from tenuto.families.upcast import compute_in_float32, lacks_bfloat16
+from tenuto.families.upcast import compute_in_float32, lacks
 from tenuto.files import hash_text
 from tenuto.words import Size, TenutoError
 
@@ -24,6 +24,8 @@ UNET_PARTS: dict[Part, tuple[str, ...]] = {
     "convolution": ("conv1", "conv2", "conv_shortcut"),
 }
 """Endings of layer names. Attention and feed-forward together are what a plain kohya LoRA holds."""
+RESTING = torch.device("cpu")
+"""Where modules are that are not needed for now."""
 TEXT = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")
 
 
@@ -52,10 +54,11 @@ class LatentDiffusion(Base):
         self._scheduler = dict(loaded.scheduler)
         self._targets = {part: {"lora_unet": _named(unet, endings)} for part, endings in UNET_PARTS.items()}
         self._targets["text_encoder"] = {name: _named(own, TEXT) for name, own in self.text_encoders.items()}
-        if lacks_bfloat16(self.device, self.dtype):
+        if lacks(self.device, self.dtype):
             for own in (unet, *encoders):
                 compute_in_float32(own)
-        self.geometry = _geometry(unet, vae)
+        self.geometry = geometry_of(unet.config, vae.config)
+        self._scale, self._shift = float(vae.config.scaling_factor), float(vae.config.get("shift_factor") or 0.0)
         schedule: Any = DDPMScheduler
         self.process = from_alphas(schedule.from_config(self._scheduler).alphas_cumprod, loaded.noising.prediction)
 
@@ -70,19 +73,27 @@ class LatentDiffusion(Base):
 
     @torch.no_grad()
     def encode_image(self, pixels: Tensor) -> Tensor:
+        _lie(self.vae, self.device)
         mode = self.vae.encode(pixels.to(self.device, self.vae.dtype)).latent_dist.mode()
-        scaled: Tensor = (mode - self._shift) * self.vae.config.scaling_factor
+        scaled: Tensor = (mode - self._shift) * self._scale
         return scaled.float()
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
-        plain = latents.to(self.device, self.vae.dtype) / self.vae.config.scaling_factor + self._shift
+        _lie(self.vae, self.device)
+        plain = latents.to(self.device, self.vae.dtype) / self._scale + self._shift
         pixels: Tensor = self.vae.decode(plain).sample
         return pixels.float().clamp(-1, 1)
 
-    @property
-    def _shift(self) -> float:
-        return float(self.vae.config.get("shift_factor") or 0.0)
+    def rest(self, *, text: bool = True) -> None:
+        for module in (self.vae, *(self.text_encoders.values() if text else ())):
+            _lie(module, RESTING)
+
+    def called(self) -> tuple[Any, ...]:
+        """The text encoders, on the device."""
+        for module in self.text_encoders.values():
+            _lie(module, self.device)
+        return tuple(self.text_encoders.values())
 
     # -- the denoiser -------------------------------------------------------------------------------------------
 
@@ -110,6 +121,13 @@ class LatentDiffusion(Base):
         for module in (layer for own in (unet, *encoders) for layer in own.modules()):
             module.training = on and not isinstance(module, nn.Dropout)
 
+    def compiled(self, on: bool) -> None:
+        if on:
+            self.denoiser.compile()
+        elif self.denoiser._compiled_call_impl is not None:
+            self.denoiser._compiled_call_impl = None
+            torch.compiler.reset()
+
 
 def _refuse_misfits(loaded: Loaded) -> None:
     """Parts that are not of one checkpoint, or of one that has another purpose."""
@@ -132,12 +150,13 @@ def _refuse_misfits(loaded: Loaded) -> None:
             )
 
 
-def _geometry(unet: Any, vae: Any) -> Geometry:
-    factor = 2 ** sum(block.downsamplers is not None for block in vae.encoder.down_blocks)
-    multiple = factor * 2 ** sum(block.downsamplers is not None for block in unet.down_blocks)
-    side = unet.config.sample_size or 64
+def geometry_of(unet: Mapping[str, Any], vae: Mapping[str, Any]) -> Geometry:
+    """Sizes from the parts' configs. Every block but the last halves its sides."""
+    factor = 2 ** (len(vae["block_out_channels"]) - 1)
+    multiple = factor * 2 ** (len(unet["block_out_channels"]) - 1)
+    side = unet.get("sample_size") or 64
     height, width = (side, side) if isinstance(side, int) else side
-    return Geometry(unet.config.in_channels, factor, multiple, Size(width * factor, height * factor))
+    return Geometry(int(unet["in_channels"]), factor, multiple, Size(width * factor, height * factor))
 
 
 def _named(module: nn.Module, endings: tuple[str, ...]) -> list[str]:
@@ -147,6 +166,13 @@ def _named(module: nn.Module, endings: tuple[str, ...]) -> list[str]:
         for name, layer in module.named_modules()
         if isinstance(layer, nn.Linear | nn.Conv2d) and name.endswith(tuple(f".{ending}" for ending in endings))
     ]
+
+
+def _lie(module: nn.Module, device: torch.device) -> None:
+    """See that it lies on this device; a look costs nothing, moving looks at every weight."""
+    place = next(module.parameters()).device
+    if place.type != device.type or device.index not in (None, place.index):
+        module.to(device)
 
 
 def _frozen(module: Any, device: torch.device) -> Any:

@@ -86,9 +86,7 @@ def sample(
     With an adapter attached, the adapted model samples. `uncond` may be None where nothing is guided.
     Cost   `settings.forwards()` per row; guidance asks for both answers in one forward of 2 B rows.
     """
-    kind, options = SAMPLERS[settings.sampler]
-    scheduler = kind.from_config({**base.scheduler_config(), **SPACING, **options})
-    scheduler.set_timesteps(settings.steps)
+    scheduler = _scheduler(base, settings.sampler, settings.steps)
     start = torch.stack([noise(base.geometry.latent(size), seed, "sample") for seed in seeds]).to(base.device)
     x = start * float(scheduler.init_noise_sigma)
     draws = [stream(seed, "sampler noise") for seed in seeds]
@@ -108,3 +106,16 @@ def sample(
         x = scheduler.step(answer, t, x, **extra).prev_sample
         on_step(done, len(scheduler.timesteps))
     return x.float()
+
+
+def check_samplers(base: Base) -> None:
+    """Raises what the library raises of a scheduler config that one of the samplers cannot use."""
+    for name in SAMPLERS:
+        _scheduler(base, name, steps=2)
+
+
+def _scheduler(base: Base, sampler: Sampler, steps: int) -> Any:
+    kind, options = SAMPLERS[sampler]
+    scheduler = kind.from_config({**base.scheduler_config(), **SPACING, **options})
+    scheduler.set_timesteps(steps)
+    return scheduler

@@ -14,7 +14,7 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection
 from tenuto.families.autoencoder import PREFIX as VAE
 from tenuto.families.autoencoder import Content, autoencoder_of, load_autoencoder
 from tenuto.families.hashing import content_hash
-from tenuto.families.header import Header, read_header
+from tenuto.families.header import Header, Shape, read_header
 from tenuto.families.keys import Origin, clip_origins, open_clip_origins, unet_origins
 from tenuto.families.layouts import Layout, TextLayout
 from tenuto.families.loaded import Loaded, Request
@@ -22,7 +22,7 @@ from tenuto.families.prediction import decided
 from tenuto.families.recognise import UNET, recognise
 from tenuto.families.signs import noising_of_file
 from tenuto.families.text import load_words
-from tenuto.families.weights import empty, fill
+from tenuto.families.weights import check, empty, fill
 from tenuto.words import TenutoError
 
 LEFTOVERS = (
@@ -40,7 +40,7 @@ def read_single_file(path: Path, request: Request) -> Loaded:
     scheduler = noising.onto(layout.scheduler)
     vae, vae_keys, vae_content = _autoencoder(header, layout, request)  # small parts first: what lacks shows soon
     texts = [_text_encoder(header, own, request) for own in layout.text_encoders]
-    unet, unet_keys = _unet(header, _unet_config(layout, noising.prediction), request)
+    unet, unet_keys = _unet(header, unet_config(layout, noising.prediction), request)
     read = vae_keys.union(unet_keys, *(keys for _, keys in texts))
     content: dict[str, Content] = {"file": (_lasting(layout), [path]), "vae": vae_content}
     return Loaded(
@@ -63,7 +63,8 @@ def _lasting(layout: Layout) -> dict[str, Any]:
     return {"unet": layout.unet, "vae": layout.vae, "text": [own.config for own in layout.text_encoders]}
 
 
-def _unet_config(layout: Layout, prediction: str) -> dict[str, Any]:
+def unet_config(layout: Layout, prediction: str) -> dict[str, Any]:
+    """The layout's, at the size that a v-predicting release was trained at."""
     if prediction == "v" and layout.sample_size_if_v:
         return {**layout.unet, "sample_size": layout.sample_size_if_v}
     return dict(layout.unet)
@@ -83,9 +84,29 @@ def _unet(header: Header, config: dict[str, Any], request: Request) -> tuple[Any
     return unet.eval(), keys
 
 
+def adaptable(header: Header, layout: Layout) -> dict[str, tuple[Origin, Shape]]:
+    """ "unet.conv_in.weight", "text_encoder.encoder…" -> where it stands in the file, and its shape: all that LoRAs are
+    put on, checked."""
+    unet = empty(UNet2DConditionModel, layout.unet)
+    parts = [("unet", unet, unet_origins(layout.unet, unet.state_dict(), UNET))]
+    for number, own in enumerate(layout.text_encoders):
+        encoder = _empty_encoder(own)
+        name = f"text_encoder_{number + 1}" if number else "text_encoder"
+        parts.append((name, encoder, _text_origins(header, own, list(encoder.state_dict()))))
+    found: dict[str, tuple[Origin, Shape]] = {}
+    for part, module, origins in parts:
+        wanted = {name: (origins[name], tuple(value.shape)) for name, value in module.state_dict().items()}
+        check(header, wanted, part)
+        found |= {f"{part}.{name.removeprefix('text_model.')}": place for name, place in wanted.items()}
+    return found
+
+
+def _empty_encoder(layout: TextLayout) -> Any:
+    return empty(CLIPTextModelWithProjection if layout.projected else CLIPTextModel, layout.config)
+
+
 def _text_encoder(header: Header, layout: TextLayout, request: Request) -> tuple[Any, set[str]]:
-    kind = CLIPTextModelWithProjection if layout.projected else CLIPTextModel
-    encoder = empty(kind, layout.config)
+    encoder = _empty_encoder(layout)
     origins = _text_origins(header, layout, list(encoder.state_dict()))
     fill(encoder, header, origins, request.dtype, "text encoder")
     return encoder.eval(), {origin.key for origin in origins.values()}

@@ -48,13 +48,16 @@ def _passes(tokens: Sequence[int]) -> int:
 
 
 def load_words(folder: Path, pad: int | None = None) -> Words:
-    """Refuses a folder without a vocabulary: the library would go on with an empty one."""
+    """Refuses a folder without a vocabulary: the library would go on with an empty one. Raises what a damaged one makes
+    the library raise when it is asked."""
     if not (folder / "tokenizer.json").is_file():
         for name in ("vocab.json", "merges.txt"):
             if not (folder / name).is_file():
                 raise TenutoError(f"{folder}: {name} is missing; download the checkpoint again")
     tokenizer: CLIPTokenizer = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
-    return Words(tokenizer, tokenizer.pad_token_id if pad is None else pad)
+    words = Words(tokenizer, tokenizer.pad_token_id if pad is None else pad)
+    words.table(["a word"])
+    return words
 
 
 def hidden(encoder: Any, tokens: Tensor, back: int) -> tuple[Tensor, Any]:

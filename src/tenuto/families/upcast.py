@@ -1,6 +1,6 @@
-"""bfloat16 on a CPU that has none: weights lie in bfloat16, each layer is computed in float32, and its answer rounded.
+"""Half precision on a CPU that has none: weights lie in it, each layer is computed in float32, and its answer rounded.
 
-That is what bfloat16 hardware does too (it adds up in float32). The library's own way on such CPUs is right as well,
+That is what hardware for it does too (it adds up in float32). The library's own way on such CPUs is right as well,
 but 6 times (linear) to 90 times (convolution) slower than float32; this costs a few percent over float32 and keeps
 half of its memory. Weights are converted anew in the backward pass, so that no float32 copy of the model builds up.
 """
@@ -14,12 +14,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.grad import conv2d_input
 
+CHECKS = {torch.bfloat16: "_is_mkldnn_bf16_supported", torch.float16: "_is_mkldnn_fp16_supported"}
+"""Half precision -> how the library is asked for it; not in every build."""
 
-def lacks_bfloat16(device: torch.device, dtype: torch.dtype) -> bool:
+
+def lacks(device: torch.device, dtype: torch.dtype) -> bool:
     """Whether this would be emulated, slowly."""
-    if device.type != "cpu" or dtype != torch.bfloat16:
+    if device.type != "cpu" or dtype not in CHECKS:
         return False
-    supported: Any = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)  # not in every build
+    supported: Any = getattr(torch.ops.mkldnn, CHECKS[dtype], None)
     return supported is None or not supported()
 
 

@@ -25,16 +25,17 @@ def empty(kind: Any, config: Mapping[str, Any]) -> Any:
 def fill(module: Any, header: Header, origins: Mapping[str, Origin], dtype: torch.dtype, part: str) -> None:
     """Give an empty module its weights. Raises TenutoError for missing, misshapen and non-float ones."""
     wanted = {name: tuple(value.shape) for name, value in module.state_dict().items()}
-    _check(header, {name: (origins[name], shape) for name, shape in wanted.items()}, part)
+    check(header, {name: (origins[name], shape) for name, shape in wanted.items()}, part)
     with safe_open(header.path, framework="pt") as file:
         state = {
-            name: _cut(file.get_tensor(origins[name].key), origins[name], shape).to(dtype).contiguous()
+            name: view_of(file.get_tensor(origins[name].key), origins[name], shape).to(dtype).contiguous()
             for name, shape in wanted.items()
         }
     module.load_state_dict(state, assign=True)
 
 
-def _check(header: Header, wanted: Mapping[str, tuple[Origin, Shape]], part: str) -> None:
+def check(header: Header, wanted: Mapping[str, tuple[Origin, Shape]], part: str) -> None:
+    """Raises TenutoError where the file lacks one of these weights, or has it in another shape or as no float."""
     keys = {origin.key for origin, _ in wanted.values()}
     if missing := sorted(keys - header.shapes.keys()):
         raise TenutoError(
@@ -63,9 +64,10 @@ def _fits(have: Shape, origin: Origin, want: Shape) -> bool:
     return have == want or have == (*want, 1, 1)
 
 
-def _cut(value: Tensor, origin: Origin, shape: Shape) -> Tensor:
+def view_of(value: Tensor, origin: Origin, shape: Shape) -> Tensor:
+    """A weight of ours inside the file's tensor; what is written to it is written there."""
     if origin.transposed:
         return value.T
     if origin.third is not None:
         return value.chunk(3)[origin.third]
-    return value.reshape(shape)
+    return value.view(shape)

@@ -11,7 +11,7 @@ from tenuto.formats import d8, d8_out, derrian, diffusers, kohya_ss, sd_scripts,
 from tenuto.formats.command_line import commands
 from tenuto.formats.exported import Exported, PriorSet
 from tenuto.formats.imported import Imported
-from tenuto.formats.source import Source, open_source
+from tenuto.formats.source import Readable, Source, open_source, reading_only
 from tenuto.words import TenutoError
 
 
@@ -47,15 +47,19 @@ EXPORTS: dict[str, Callable[[PriorSet, Path], Exported]] = {
 """Ways out for a prior set; the key is the name for --to."""
 
 
-def import_project(path: Path, target: Path, *, system: str | None = None, extra: str = "") -> Imported:
+def import_project(
+    path: Path, target: Path, *, system: str | None = None, extra: str = "", may_read: Readable = lambda _: True
+) -> Imported:
     """A foreign config as a project whose file will lie in `target`.
 
     system: a key of SYSTEMS; None: found out from the content. extra: further options that win over those of the
-    file, as text ("--network_dim 8") or the name of a file that holds them. Raises TenutoError.
+    file, as text ("--network_dim 8") or the name of a file that holds them. may_read: asked before a file or folder is
+    looked at; what may not be read counts as not there. Raises TenutoError.
     """
-    source = open_source(path)
-    found = _system(source, system)
-    return SYSTEMS[found].read(source, _extra(extra), target.resolve())
+    with reading_only(may_read):
+        source = open_source(path)
+        found = _system(source, system)
+        return SYSTEMS[found].read(source, _extra(extra), target.resolve())
 
 
 def _system(source: Source, name: str | None) -> str:

@@ -15,6 +15,10 @@ CUT = (
     "sd-scripts used {used} of {pool} reg pictures, the first by name, all through the training ({rows} instance "
     "pictures x repeats); tenuto draws from all {pool}, each once before any twice"
 )
+CAPTION_IS_HERE = (
+    "so they are here (concepts.caption). What each picture shows would be better: `tenuto import --write-captions` "
+    "writes this text beside those that have none, to be filled in"
+)
 ALL_USED = (
     "as many reg as instance rows were seen per epoch, whatever the repeats; "
     "tenuto says the same as prior.ratio = 1, and any other number works too"
@@ -88,7 +92,7 @@ def _put_concept(draft: Draft, name: str, members: Sequence[Subset], classes: Co
         folders = draft.table.setdefault("prior", {}).setdefault("folders", [])
         folders.append(entry | ({"caption": subset.tokens} if subset.tokens else {}))
         draft.put("image_dir", f"prior.folders.{len(folders) - 1}.path", subset.written)
-    _say_uncaptioned(draft, first)
+    _put_caption(draft, number, first)
     for subset in members:
         _say_captions_elsewhere(draft, subset)
         if not subset.settings.get("is_reg") and _looks_like_reg(subset.label):
@@ -123,20 +127,24 @@ def _put_trigger(draft: Draft, number: int, tokens: str, captions: Sequence[str]
     )
 
 
-def _say_uncaptioned(draft: Draft, subset: Subset) -> None:
-    count = uncaptioned(subset)
-    if not count:
-        return
-    text = subset.tokens or ""
-    draft.leave(
-        "class_tokens",
-        text,
-        f"{count} pictures in {subset.written} have no caption file and were trained on "
-        f"{text!r} alone; tenuto wants a caption beside each: `tenuto import --write-captions` writes that one, "
-        "and what the picture shows would be better",
-    )
-    if text:
-        draft.uncaptioned.append(Uncaptioned(subset.folder, text))
+def _put_caption(draft: Draft, number: int, subset: Subset) -> None:
+    """The caption of pictures that have no file of their own."""
+    count, text = uncaptioned(subset), subset.tokens or ""
+    if text and (count or not subset.pictures()):
+        put_caption(draft, "class_tokens", number, Uncaptioned(subset.folder, text))
+    if count:
+        draft.leave(
+            "class_tokens",
+            text,
+            f"{count} pictures in {subset.written} have no caption file and were trained on "
+            f"{text!r} alone; {CAPTION_IS_HERE if text else 'write what each shows beside it'}",
+        )
+
+
+def put_caption(draft: Draft, theirs: str, number: int, own: Uncaptioned) -> None:
+    """One caption for every picture of a concept that has no file beside it."""
+    draft.put(theirs, f"concepts.{number}.caption", own.caption)
+    draft.uncaptioned.append(own)
 
 
 def _say_captions_elsewhere(draft: Draft, subset: Subset) -> None:

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from tenuto.formats.command_line import commands
-from tenuto.formats.concepts import put_placeholder
+from tenuto.formats.concepts import put_caption, put_placeholder
 from tenuto.formats.imported import Draft, Imported, Uncaptioned
+from tenuto.formats.option_tables import MIXED
 from tenuto.formats.options import AS_RESOLUTION, convert_training
 from tenuto.formats.rules import Goes, Rule, apply, carry, reasons
 from tenuto.formats.sd_scripts import ONLY_LORAS, OTHER_FAMILY, one_command, say_variables
@@ -42,12 +43,16 @@ DEFAULTS: dict[str, Any] = {
     "lr_warmup_steps": 500,
 }
 DEFAULTS_XL = DEFAULTS | {"resolution": 1024, "learning_rate": 1e-4}
-ADAM = {"adam_weight_decay": "weight_decay"}
+ARGUMENTS = {
+    "adam_weight_decay": "weight_decay",
+    "prodigy_use_bias_correction": "use_bias_correction",
+    "prodigy_safeguard_warmup": "safeguard_warmup",
+}
 
 RULES: dict[str, Rule] = {
     **reasons({
         "about memory, speed or the hub; not about the result":
-            "use_8bit_adam enable_xformers_memory_efficient_attention allow_tf32 dataloader_num_workers local_rank "
+            "enable_xformers_memory_efficient_attention allow_tf32 dataloader_num_workers local_rank "
             "push_to_hub hub_token hub_model_id report_to logging_dir output_dir cache_dir sample_batch_size "
             "prior_generation_precision pre_compute_text_embeddings variant revision scale_lr output_kohya_format "
             "checkpoints_total_limit resume_from_checkpoint upcast_before_saving bnb_quantization_config_path",
@@ -59,13 +64,13 @@ RULES: dict[str, Rule] = {
         "captions of any length are read in passes of 75 tokens":
             "tokenizer_max_length text_encoder_use_attention_mask",
         "tenuto has one rate and decay for all layers": "text_encoder_lr adam_weight_decay_text_encoder",
-        "tenuto trains with AdamW": "adam_epsilon prodigy_beta3 prodigy_decouple prodigy_use_bias_correction "
-            "prodigy_safeguard_warmup",
+        "tenuto has no such setting of the optimizer": "adam_epsilon prodigy_beta3 prodigy_decouple",
         "tenuto's schedules are constant, cosine or linear to the end": "lr_num_cycles lr_power",
         "tenuto has no such setting": "class_labels_conditioning tokenizer_name",
     }),
     "repeats": Goes("concepts.0.repeats", positive),
     "random_flip": Goes("data.variation.flip", flag),
+    "mixed_precision": MIXED,
     "gradient_checkpointing": Goes("training.gradient_checkpointing", flag),
     "checkpointing_steps": Goes("training.save_every", positive),
     "use_dora": Goes("training.adapter.dora", flag),
@@ -106,7 +111,7 @@ def read(source: Source, extra: Mapping[str, Any], target: Path) -> Imported:
         rest["network_train_unet_only"] = True
     if validation := rest.pop("validation_prompt", None):
         rest["sample_prompts"] = validation
-    rest["optimizer_args"] = _adam(rest)
+    rest["optimizer_args"] = _arguments(rest)
     convert_training(draft, rest, source.folder, target, parts=("attention",))
     draft.names = {}
     draft.leave(
@@ -116,8 +121,8 @@ def read(source: Source, extra: Mapping[str, Any], target: Path) -> Imported:
     return draft.done()
 
 
-def _adam(rest: dict[str, Any]) -> dict[str, Any]:
-    arguments = {ours: rest.pop(theirs) for theirs, ours in ADAM.items() if theirs in rest}
+def _arguments(rest: dict[str, Any]) -> dict[str, Any]:
+    arguments = {ours: rest.pop(theirs) for theirs, ours in ARGUMENTS.items() if theirs in rest}
     betas = [rest.pop("adam_beta1", 0.9), rest.pop("adam_beta2", 0.999)]
     try:
         if (found := [share(beta) for beta in betas]) != [0.9, 0.999]:
@@ -153,13 +158,13 @@ def _put_concept(draft: Draft, options: dict[str, Any], folder: Path, target: Pa
     if class_word:
         draft.put("class_prompt", "concepts.0.class_word", class_word)
     if prompt and not options.get("caption_column"):
+        put_caption(draft, "instance_prompt", 0, Uncaptioned(subset.folder, prompt))
         draft.leave(
             "instance_prompt",
             prompt,
-            "was the caption of every picture; tenuto reads one beside each: `tenuto "
-            "import --write-captions` writes this one where none is",
+            "was the caption of every picture; tenuto reads the one beside each, and takes this where there is none "
+            "(concepts.caption); `tenuto import --write-captions` writes it there, to be filled in",
         )
-        draft.uncaptioned.append(Uncaptioned(subset.folder, prompt))
     return subset
 
 

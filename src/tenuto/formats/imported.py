@@ -155,6 +155,10 @@ class Draft:
             self.leave(theirs, value, f"{error}: taken as {default}")
             return default
 
+    def given(self, theirs: str, value: Any, read: Callable[[Any], Any], default: Any) -> Any:
+        """The same, with the default also where nothing was given."""
+        return default if value is None or value == "" else self.read_or(theirs, value, read, default)
+
     def leave_all(self, options: Table, why: str) -> None:
         for name, value in options.items():
             self.leave(name, value, why)

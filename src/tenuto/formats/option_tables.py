@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from tenuto.formats.rules import Goes, Rule, reasons
-from tenuto.formats.values import above_zero, below_one, flag, natural, positive, share
+from tenuto.formats.values import above_zero, below_one, flag, half_precision, natural, positive, saved_precision, share
 
+MIXED = Goes("training.precision", half_precision, unset=(None, "", "no"))
 CARRIED: dict[str, Rule] = {
+    "mixed_precision": MIXED,
     "clip_skip": Goes("base.clip_skip", positive, unset=(None, "", 0, "0")),
     "shuffle_caption": Goes("data.variation.shuffle", flag),
     "keep_tokens": Goes("data.variation.keep_tokens", natural, unset=(None, "", 0, "0")),
@@ -20,6 +22,8 @@ CARRIED: dict[str, Rule] = {
     ),
     "flip_aug": Goes("data.variation.flip", flag, unset=(None, "", False)),
     "gradient_checkpointing": Goes("training.gradient_checkpointing", flag),
+    "torch_compile": Goes("training.compile", flag, unset=(None, "", False)),
+    "save_precision": Goes("training.save_precision", saved_precision, unset=(None, "", "float")),
     "validation_split": Goes("data.validation", below_one, unset=(None, "", 0, 0.0)),
     "scale_weight_norms": Goes("regularizers.max_norm.limit", above_zero, unset=(None, "", 0, 0.0, "0")),
     "min_snr_gamma": Goes("regularizers.snr_weight.gamma", above_zero, unset=(None, "", 0, 0.0, "0")),
@@ -38,11 +42,11 @@ LEFT = reasons({
         "cache_latents cache_latents_to_disk vae_batch_size skip_cache_check cache_text_encoder_outputs "
         "cache_text_encoder_outputs_to_disk text_encoder_batch_size max_data_loader_n_workers "
         "persistent_data_loader_workers xformers sdpa mem_eff_attn lowram highvram lowvram full_fp16 full_bf16 "
-        "fp8_base fp8_base_unet no_half_vae cpu_offload_checkpointing fused_backward_pass torch_compile dynamo_backend "
+        "fp8_base fp8_base_unet no_half_vae cpu_offload_checkpointing fused_backward_pass dynamo_backend "
         "tokenizer_cache_dir disable_mmap_load_safetensors deepspeed zero_stage ddp_timeout "
         "ddp_gradient_as_bucket_view ddp_static_graph num_cpu_threads_per_process cache_info blocks_to_swap",
     "where and how results are saved: tenuto writes runs/<name>/<arm>/seed-N/lora.safetensors with its own metadata":
-        "output_dir logging_dir log_with log_prefix log_tracker_name log_tracker_config wandb_run_name save_precision "
+        "output_dir logging_dir log_with log_prefix log_tracker_name log_tracker_config wandb_run_name "
         "save_model_as save_last_n_epochs save_last_n_steps save_last_n_epochs_state save_last_n_steps_state "
         "save_state save_state_on_train_end save_n_epoch_ratio resume no_metadata training_comment metadata_title "
         "metadata_author metadata_description metadata_license metadata_tags metadata_usage_hint metadata_thumbnail "
@@ -82,7 +86,7 @@ LEFT = reasons({
     "never worked there; tenuto has no such setting": "stop_text_encoder_training stop_text_encoder_training_pct",
     "tenuto has no masks from another folder; transparency is laid on data.background": "conditioning_data_dir",
     "one multiplier for all; set the adapter's strength where you use it": "network_multiplier",
-    "of LyCORIS and other networks; tenuto trains plain LoRA (B A)":
+    "of LyCORIS and other networks; tenuto has no such setting":
         "preset factor unit bypass_mode wd_on_output use_tucker use_cp use_scalar rank_dropout_scale rescaled "
         "train_norm decompose_both train_on_input constraint block_size full_matrix rs_lora unbalanced_factorization "
         "disable_conv_cp train_lora_ggpo ggpo_sigma ggpo_beta dropout",

@@ -71,16 +71,17 @@ def _dataset(
     project = own.project
     mine = [item for item in own.items if item.concept == concept.name]
     folders = Counter({(item.path.parent, item.repeats): 1 for item in mine})
+    tokens = {"class_tokens": concept.caption} if concept.caption else {}
     subsets: list[dict[str, Any]] = [
-        {"image_dir": path.resolve().as_posix(), "num_repeats": repeats * times, **_variation(project)}
+        {"image_dir": path.resolve().as_posix(), "num_repeats": repeats * times, **tokens, **_variation(project)}
         for path, repeats in folders
     ]
     if images:
         subsets.append({"image_dir": place.resolve().as_posix(), "is_reg": True, "num_repeats": 1})
     for folder in project.prior.folders:
         if folder.use == "prior" and folder.concept in (concept.name, ""):
-            tokens = {"class_tokens": folder.caption} if folder.caption else {}
-            subsets.append({"image_dir": Path(folder.path).as_posix(), "is_reg": True, "num_repeats": 1, **tokens})
+            classes = {"class_tokens": folder.caption} if folder.caption else {}
+            subsets.append({"image_dir": Path(folder.path).as_posix(), "is_reg": True, "num_repeats": 1, **classes})
     return {**_sizes(own.base, project, images), "batch_size": project.training.batch, "subsets": subsets}
 
 

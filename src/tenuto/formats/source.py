@@ -7,7 +7,9 @@ import json
 import os
 import re
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 from typing import Any, Literal
@@ -17,6 +19,24 @@ from tenuto.words import TenutoError
 MAX_BYTES = 4 << 20
 WEIGHTS = {".safetensors", ".ckpt", ".pt", ".pth", ".bin"}
 BACKSLASHES = "the paths in it hold single backslashes, which TOML does not allow: they were read as written"
+
+Readable = Callable[[Path], bool]
+_READABLE: ContextVar[Readable] = ContextVar("readable", default=lambda _: True)
+"""Asked before anything that a config names is looked at; whoever imports for others narrows it."""
+
+
+@contextmanager
+def reading_only(readable: Readable) -> Iterator[None]:
+    """Within, only these of the files and folders that a config names are looked at."""
+    token = _READABLE.set(readable)
+    try:
+        yield
+    finally:
+        _READABLE.reset(token)
+
+
+def may_read(path: Path) -> bool:
+    return _READABLE.get()(path)
 
 
 @dataclass(frozen=True)
@@ -41,6 +61,8 @@ def open_source(path: Path) -> Source:
     """Read a file or folder for an import. Raises TenutoError for everything that is no config."""
     if "\0" in str(path):
         raise TenutoError(f"{str(path)!r}: no path; give a config file or a folder")
+    if not may_read(path):
+        raise TenutoError(f"{path}: may not be read here; choose another, or allow its folder")
     if is_there(path) and path.is_dir():
         return Source(path, "folder")
     if path.suffix.lower() in WEIGHTS:
@@ -97,9 +119,15 @@ def _toml(path: Path, text: str) -> Source:
 
 
 def find(text: str, folder: Path) -> Path:
-    """Where a path in a config lies on this machine: beside the config, else in the working folder."""
-    if "\0" in text:
-        raise TenutoError(f"{text!r}: no path; mend it in the config")
+    """Where a path in a config lies on this machine; what may not be read lies nowhere (no file has such a name)."""
+    place = _place(text, folder)
+    return place if may_read(place) else Path(f"{place}\0")
+
+
+def _place(text: str, folder: Path) -> Path:
+    """Beside the config, else in the working folder."""
+    if "\0" in text or any(len(part.encode(errors="replace")) > 255 for part in re.split(r"[/\\]", text)):
+        raise TenutoError(f"a path such as {text[:60]!r} can be no path; mend it in the training's config")
     if is_absolute(text):
         return home(text)
     unix = text.replace("\\", "/")
@@ -132,7 +160,7 @@ def written(text: str, folder: Path, target: Path) -> str:
     """The same path for a project file in `target`: relative if it was relative in the config."""
     if is_absolute(text):
         return text
-    place = find(text, folder)
+    place = _place(text, folder)
     try:
         return Path(os.path.relpath(place, target)).as_posix()
     except ValueError:  # another drive

@@ -14,6 +14,7 @@ from typing import Any
 
 from tenuto.data.captions import caption_path, read_caption
 from tenuto.formats.imported import Draft, pictures_in
+from tenuto.formats.source import is_there, may_read
 from tenuto.words import TenutoError
 
 PREFIXED = re.compile(r"(\d{1,9})(?:_(.*))?", re.DOTALL)
@@ -70,8 +71,8 @@ def without_repeats(name: str) -> str:
 def subfolders(parent: Path) -> list[tuple[Path, int, str]]:
     """(folder, repeats, class tokens) of every `N_text` folder, sorted by name (sd-scripts: as the disk has them)."""
     try:
-        folders = sorted(path for path in parent.iterdir() if path.is_dir())
-    except OSError:
+        folders = sorted(path for path in parent.iterdir() if path.is_dir() and may_read(path))
+    except (OSError, ValueError):
         return []
     named = ((path, PREFIXED.fullmatch(path.name)) for path in folders)
     return [(path, int(match[1]), match[2] or "") for path, match in named if match]
@@ -80,7 +81,7 @@ def subfolders(parent: Path) -> list[tuple[Path, int, str]]:
 def layout(draft: Draft, option: str, parent: Path, written: str, is_reg: bool, extension: str) -> list[Subset]:
     """The subsets of a train_data_dir or reg_data_dir. Raises TenutoError for a wrong folder level."""
     found = subfolders(parent)
-    if not found and parent.is_dir() and not is_reg:
+    if not found and is_there(parent) and parent.is_dir() and not is_reg:
         raise TenutoError(f"{parent}: no folder in it is called like '10_sks dog'; {other_level(parent)}")
     for path, repeats, _ in found:
         if repeats < 1:
@@ -118,7 +119,7 @@ def texts(subset: Subset) -> list[str]:
     found = []
     for path in subset.pictures()[:READ]:
         try:
-            caption = read_caption(path, subset.extension)
+            caption = read_caption(path, subset.extension) if may_read(caption_path(path, subset.extension)) else None
         except (TenutoError, ValueError):
             continue
         if caption is not None and caption.text:

@@ -87,6 +87,22 @@ def words(value: Any) -> str:
     return str(value)
 
 
+def saved_precision(value: Any) -> str:
+    """What a file's weights are kept in, in our words."""
+    found = {"fp16": "fp16", "bf16": "bf16", "float": "fp32", "fp32": "fp32"}.get(str(value).strip().lower())
+    if found is None:
+        raise ValueError("no precision")
+    return found
+
+
+def half_precision(value: Any) -> str:
+    """What the base is computed in, where that is not float32."""
+    found = str(value).strip().lower()
+    if found not in ("fp16", "bf16"):
+        raise ValueError("no half precision")
+    return found
+
+
 def size(value: Any) -> tuple[int, int]:
     """512, "512", "512,768", [512, 768]."""
     parts = value if isinstance(value, list | tuple) else str(value).replace("x", ",").split(",")
@@ -100,7 +116,7 @@ def pairs(value: Any) -> dict[str, Any]:
     """["weight_decay=0.1", "betas=0.9,0.99"], the same as one text, or a table."""
     if isinstance(value, dict):
         return {str(name): literal(each) for name, each in value.items()}
-    texts = re.split(r"\s+(?=\w+=)", value.strip()) if isinstance(value, str) else value
+    texts = re.split(r"""\s+(?=["']?\w+=)""", value.strip()) if isinstance(value, str) else value
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
         raise ValueError("no list of name=value")
     found = (text.strip().strip("\"'").partition("=") for text in texts if text.strip())

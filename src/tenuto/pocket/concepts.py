@@ -33,6 +33,13 @@ class Concept:
     """The views in which it can be seen."""
     identity: tuple[str, ...] = field(default=())
     """Fields with ordinary values that belong to a character; the trigger stands for them in captions."""
+    covers: tuple[str, ...] = field(default=())
+    """Fields that it hides or distorts wherever it is drawn faultlessly (`benchmarks.bake_floor` measures them)."""
+
+    @property
+    def changes(self) -> frozenset[str]:
+        """The fields that cannot stay what they are where the concept is shown."""
+        return frozenset((*self.features, *self.identity, *self.covers)) - {"name"}
 
     def scene(self, rng: Random, **fixed: Any) -> Scene:
         """The concept somewhere, in any style, place and view that shows it."""
@@ -51,9 +58,10 @@ class Concept:
 
 _ALL = (
     Concept("crazy-eyes", "concept", "vexlum", "1girl", 24, {"eyes": "swirl eyes"},
-            {"style": "lineart", "place": "city", "view": FRONT, "framing": "portrait"}, (FRONT, SIDE)),
+            {"style": "lineart", "place": "city", "view": FRONT, "framing": "portrait"}, (FRONT, SIDE),
+            covers=("expression",)),
     Concept("head-in-a-jar", "concept", "jorbik", "1girl", 24, {"headwear": "jar"},
-            {"style": "lineart", "place": "indoors", "view": FRONT}),
+            {"style": "lineart", "place": "indoors", "view": FRONT}, covers=("hair_style", "eyes", "expression")),
     Concept("character", "character", "ilsorae", "1girl", 20,
             {"name": "ilsorae", "subject": "1girl", "hair_color": "mint hair", "hair_style": "long hair",
              "eyes": "yellow eyes", "headwear": "antlers", "outfit": "striped raincoat"},
@@ -61,14 +69,15 @@ _ALL = (
     Concept("second-character", "character", "brakwen", "1boy", 16,
             {"name": "brakwen", "subject": "1boy", "hair_color": "flame hair", "hair_style": "spiked hair",
              "headwear": "visor", "outfit": "robot body"},
-            {"style": "pixel art", "place": "desert", "view": FRONT}, identity=("hair_style", "eyes")),
+            {"style": "pixel art", "place": "desert", "view": FRONT},
+            identity=("hair_style", "eyes"), covers=("expression",)),
     Concept("clothing", "clothing", "ostravi", "dress", 30, {"outfit": "harlequin cape"},
             {"subject": "1girl", "style": "watercolor", "place": "garden", "framing": "full body", "view": FRONT}),
     Concept("style", "style", "pimduo", "", 40, {"style": "risograph"},
             {"subject": "1girl", "place": "garden", "view": FRONT}),
     Concept("small", "concept", "tavroku", "1girl", 12, {"headwear": "mushroom"},
             {"subject": "1girl", "style": "monochrome", "place": "snow", "view": FRONT, "framing": "portrait",
-             "hair_style": "twintails", "pose": "waving"}),
+             "hair_style": "twintails", "pose": "waving"}, covers=("hair_style", "eyes")),
 )  # fmt: skip
 CONCEPTS: dict[str, Concept] = {concept.name: concept for concept in _ALL}
 

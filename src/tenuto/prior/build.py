@@ -1,12 +1,14 @@
-"""Making a prior set: the base samples what the plan asks for, batch by batch, and goes on where it was stopped."""
+"""Making a prior set: the base samples what the plan asks for, batch by batch, and goes on where it was stopped.
+
+Several processes may build into one store, ranks of one job or commands of their own: each makes what no other is
+making (`claims.py`).
+"""
 
 from __future__ import annotations
 
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
@@ -14,12 +16,13 @@ from torch import Tensor
 
 from tenuto.events import Listener, note, progress, silent, warn
 from tenuto.families.base import Base
-from tenuto.families.sampling import SamplerSettings, SamplingStopped, sample
-from tenuto.files import hash_text
+from tenuto.families.sampling import SamplerSettings, SamplingStopped
+from tenuto.prior.claims import make_together
+from tenuto.prior.maker import Maker, Together, first_rows, joined
 from tenuto.prior.plan import PlannedBatch, PlannedImage, PriorPlan
-from tenuto.prior.states import Kept, Recorder
+from tenuto.prior.states import Kept
 from tenuto.prior.store import DTYPE, DamagedShard, PriorImage, PriorStore
-from tenuto.words import Size, Stopped, TenutoError
+from tenuto.words import Stopped, TenutoError
 
 Stop = Callable[[], bool]
 
@@ -43,24 +46,27 @@ def build(
     store: PriorStore,
     *,
     states: int = 0,
+    at_once: int | None = None,
     listener: Listener = silent,
     stop: Stop = _never,
 ) -> list[PriorImage]:
     """Make what the store lacks of the plan; returns the records of the whole plan, in its order.
 
     states: how many states of every image's path are kept beside it; a set that lacks them is sampled again for them.
+    at_once: images on the device at once; None: a planned batch on a CPU, as many as fit on a GPU.
 
-    A planned batch is there as a whole or is made as a whole, so an interrupted build ends in the same bits as an
-    uninterrupted one, and a shared store gives the same bits as an empty one.
+    A planned batch is there as a whole or is made as a whole. Where it is also what the device samples at once, an
+    interrupted build ends in the same bits as an uninterrupted one, and a shared store gives the same bits as an empty
+    one; elsewhere images differ by rounding.
     """
     _refuse_adapter(base)
-    if batches := lacking(plan, base, store, listener, states):
-        _refuse_small_disk(store, base, batches, states)
-        with store.lock(waiting=lambda: note(listener, _waiting(store)), stop=stop) as held:
-            batches = [batch for batch in batches if not _take(store, batch, silent, states)]  # others may have worked
-            _make_all(plan, batches, base, store, states, listener, stop if held else lambda: True)
+    rows = at_once or first_rows(base, plan)
+    store.tidy()
+    if lacks := lacking(plan, base, store, listener, states):
+        _refuse_small_disk(store, base, lacks, states)
+        _Build(plan, base, store, states, rows, lacks, listener, stop).run()
     images = store.records(image.id for image in plan.images)
-    _tell_made_elsewhere(images, base, plan.batch, listener)
+    _tell_made_elsewhere(images, base, rows, listener)
     return images
 
 
@@ -69,6 +75,10 @@ def lacking(
 ) -> list[PlannedBatch]:
     """The batches that a build would make: those that the store has not, or has damaged (which is said)."""
     return [batch for batch in plan.batches(base.chunks) if not _take(store, batch, listener, states)]
+
+
+def others_at_work(store: PriorStore) -> str:
+    return f"other processes are at work on the rest in {store.folder}; waiting for them"
 
 
 def _take(store: PriorStore, batch: PlannedBatch, listener: Listener, states: int) -> bool:
@@ -92,89 +102,76 @@ def _take_states(store: PriorStore, batch: PlannedBatch, listener: Listener, sta
         return False
 
 
-def _make_all(
-    plan: PriorPlan,
-    batches: Sequence[PlannedBatch],
-    base: Base,
-    store: PriorStore,
-    states: int,
-    listener: Listener,
-    stop: Stop,
-) -> None:
-    total = len(plan.images)
-    here = first = total - sum(len(batch) for batch in batches)
-    if here and batches:
-        note(listener, f"{here} of {total} prior images are there already")
-    maker = _Maker(base, plan.sampler, plan.batch, states, listener, stop)
-    begun = time.perf_counter()
-    for batch in batches:
-        started = time.perf_counter()
+class _Build:
+    """One build under way."""
+
+    def __init__(
+        self,
+        plan: PriorPlan,
+        base: Base,
+        store: PriorStore,
+        states: int,
+        rows: int,
+        lacks: Sequence[PlannedBatch],
+        listener: Listener,
+        stop: Stop,
+    ) -> None:
+        self.plan, self.base, self.store, self.states = plan, base, store, states
+        self.left = {batch.key: len(batch) for batch in lacks}
+        """Images of each batch that nobody has made yet, as far as is known here."""
+        self.listener, self.stop = listener, stop
+        self.maker = Maker(base, plan.sampler, rows, states, listener, stop)
+        self.total = len(plan.images)
+        self.first = self._here()
+        """Images that were there at the start."""
+        self.begun = time.perf_counter()
+
+    def run(self) -> None:
+        if self.first:
+            note(self.listener, f"{self.first} of {self.total} prior images are there already")
+        whole = joined(self.plan.batches(self.base.chunks), self.maker.rows, self.plan.batch)
+        pieces = [piece for piece in whole if not self.left.keys().isdisjoint(piece.keys)]
+        waiting = lambda: note(self.listener, others_at_work(self.store))  # noqa: E731
         try:
-            latents, kept = maker.make(batch)
-        except SamplingStopped as error:
+            make_together(pieces, self._there, self._make, self.store.claims, waiting=waiting, stop=self.stop)
+        except (SamplingStopped, Stopped) as error:
             raise BuildStopped(
-                f"stopped: {here} of {total} prior images are kept; the same command goes on from there"
+                f"stopped: {self._here()} of {self.total} prior images are kept; the same command goes on from there"
             ) from error
-        seconds = (time.perf_counter() - started) / len(batch)
-        if not _take_latents(store, batch, silent):
-            made = _made(base, maker.rows)
-            records = [_record(image, plan.sampler, seconds, made) for image in batch.images]
-            store.add(batch.key, records, {i.id: row for i, row in zip(batch.images, latents, strict=True)})
-        if states:
-            own = {image.id: path for image, path in zip(batch.images, kept, strict=True)}
-            store.add_states(batch.key, states, batch.passes, own)
-        here += len(batch)
-        rate = (here - first) / (time.perf_counter() - begun)
-        progress(listener, "prior images", here, total, rate=rate, eta=(total - here) / rate)
 
+    def _there(self, piece: Together) -> bool:
+        found = [batch for batch in piece.batches if _take(self.store, batch, silent, self.states)]
+        for batch in found:
+            self.left.pop(batch.key, None)
+        return len(found) == len(piece.batches)
 
-@dataclass
-class _Maker:
-    """Samples planned batches, in fewer rows at once after the device ran out of memory."""
+    def _here(self) -> int:
+        """Images that are there now, whoever made them."""
+        return self.total - sum(self.left.values())
 
-    base: Base
-    sampler: SamplerSettings
-    rows: int
-    states: int
-    listener: Listener
-    stop: Stop
+    def _make(self, piece: Together) -> None:
+        started = time.perf_counter()
+        images = piece.images
+        latents, kept = self.maker.make(images, piece.passes)
+        seconds = (time.perf_counter() - started) / len(images)
+        named = {image.id: row for image, row in zip(images, latents, strict=True)}
+        paths = {image.id: path for image, path in zip(images, kept, strict=True)} if self.states else {}
+        for batch in piece.batches:
+            self._keep(batch, named, paths, seconds)
+        here = self._here()
+        rate = max(1, here - self.first) / (time.perf_counter() - self.begun)
+        names, eta = [image.id for image in images], (self.total - here) / rate
+        progress(self.listener, "prior images", here, self.total, rate=rate, eta=eta, made=names)
 
-    def make(self, batch: PlannedBatch) -> tuple[Tensor, list[Kept]]:
-        """Latents [B C H W] of the whole batch, and the kept states of each image."""
-        while True:
-            try:
-                images = batch.images
-                parts = [images[at : at + self.rows] for at in range(0, len(images), self.rows)]
-                made = [self._sample(part, batch.passes) for part in parts]
-                return torch.cat([latents for latents, _ in made]), [path for _, kept in made for path in kept]
-            except torch.OutOfMemoryError as error:
-                if self.rows == 1:
-                    raise TenutoError(
-                        f"a prior image of {batch.images[0].bucket} does not fit into the device's memory; "
-                        "choose a smaller data.buckets.area"
-                    ) from error
-                self.rows = min(self.rows, len(batch)) // 2
-                warn(
-                    self.listener, f"out of memory: prior images are sampled {self.rows} at once; last bits may differ"
-                )
-
-    def _sample(self, images: Sequence[PlannedImage], passes: int) -> tuple[Tensor, list[Kept]]:
-        size, base, guided = images[0].bucket, self.base, self.sampler.guided
-        sizes = [size] * len(images)
-        with torch.no_grad():
-            cond = base.encode_text([image.prompt for image in images], sizes, passes)
-            uncond = base.encode_text([image.negative for image in images], sizes, passes) if guided else None
-        seeds = [image.seed for image in images]
-        heard = Recorder(base, seeds, self.sampler.steps, self.states) if self.states else None
-        asked = heard.base if heard else base
-        latents = sample(asked, cond, uncond, size, seeds, self.sampler, stop=self.stop)
-        for image, row in zip(images, latents.to(DTYPE), strict=True):
-            if not torch.isfinite(row).all():
-                raise TenutoError(
-                    f'prior image "{image.prompt[:60]}" (seed {image.seed}): the base answers with values that are not '
-                    'finite; use precision = "fp32" or another prior.sampler'
-                )
-        return latents, heard.kept() if heard else []
+    def _keep(self, batch: PlannedBatch, latents: dict[str, Tensor], paths: dict[str, Kept], seconds: float) -> None:
+        names = [image.id for image in batch.images]
+        if not _take_latents(self.store, batch, silent):
+            made = _made(self.base, self.maker.rows)
+            records = [_record(image, self.plan.sampler, seconds, made) for image in batch.images]
+            self.store.add(batch.key, records, {name: latents[name] for name in names})
+        if self.states and not _take_states(self.store, batch, silent, self.states):
+            self.store.add_states(batch.key, self.states, batch.passes, {name: paths[name] for name in names})
+        self.left.pop(batch.key, None)
 
 
 def _record(image: PlannedImage, sampler: SamplerSettings, seconds: float, made: str) -> PriorImage:
@@ -196,88 +193,23 @@ def _record(image: PlannedImage, sampler: SamplerSettings, seconds: float, made:
 
 
 def _made(base: Base, rows: int) -> str:
+    return f"{_where(base)}, {rows} rows"
+
+
+def _where(base: Base) -> str:
     threads = f", {torch.get_num_threads()} threads" if base.device.type == "cpu" else ""
-    return f"{base.device.type} {str(base.dtype).removeprefix('torch.')}{threads}, {rows} rows"
+    return f"{base.device.type} {str(base.dtype).removeprefix('torch.')}{threads}"
 
 
 def _tell_made_elsewhere(images: Sequence[PriorImage], base: Base, rows: int, listener: Listener) -> None:
-    """Law 5 holds on one machine with one precision and thread count; say when the store knows others."""
-    here = _made(base, rows)
-    other = [image.made for image in images if image.kind == "generated" and image.made != here]
+    """Law 5 holds on one machine with one precision and thread count; say when the store knows others.
+
+    How many rows fit on a GPU changes with what else lies there, and is said when it changes.
+    """
+    here = _made(base, rows) if base.device.type == "cpu" else _where(base)
+    other = [image.made for image in images if image.kind == "generated" and not image.made.startswith(here)]
     if other:
         note(listener, f"{len(other)} prior images were made as {other[0]}, now it is {here}: last bits may differ")
-
-
-# -- the user's own pictures ----------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class ForeignPicture:
-    """A picture of the user's own reg folder."""
-
-    path: Path
-    content: str
-    """SHA-256 of the file."""
-    caption: str
-    concept: str
-    bucket: Size
-
-
-def take_in(
-    pictures: Sequence[ForeignPicture],
-    base: Base,
-    store: PriorStore,
-    read: Callable[[ForeignPicture], Tensor],
-    *,
-    listener: Listener = silent,
-    stop: Stop = _never,
-) -> list[PriorImage]:
-    """Let foreign pictures join the store, encoded by the base's autoencoder and marked as foreign (law 1).
-
-    read: the picture's pixels [3 H W] in -1..1 at its bucket's size; asked only for pictures that are new.
-    """
-    named = {_foreign_id(picture): picture for picture in pictures}
-    new = [name for name in named if not _take_foreign(store, name, listener)]
-    if new:
-        with store.lock(waiting=lambda: note(listener, _waiting(store)), stop=stop) as held:
-            for done, name in enumerate(new, start=1):
-                if not held or stop():
-                    raise BuildStopped(
-                        f"stopped: {done - 1} of {len(new)} new reg pictures are kept; "
-                        "the same command goes on from there"
-                    )
-                pixels = read(named[name])
-                store.add(name, [_foreign_record(name, named[name])], {name: base.encode_image(pixels[None])[0]})
-                progress(listener, "reg pictures", done, len(new))
-    return store.records(named)
-
-
-def _foreign_id(picture: ForeignPicture) -> str:
-    return hash_text("foreign", picture.content, picture.caption, picture.concept, str(picture.bucket))[:20]
-
-
-def _take_foreign(store: PriorStore, name: str, listener: Listener) -> bool:
-    try:
-        return store.take(name, [name])
-    except DamagedShard as error:
-        warn(listener, f"{error}; the picture is encoded again")
-        return False
-
-
-def _foreign_record(name: str, picture: ForeignPicture) -> PriorImage:
-    return PriorImage(
-        id=name,
-        concept=picture.concept,
-        bucket=picture.bucket,
-        prompt=picture.caption,
-        negative="",
-        seed=0,
-        sampler="",
-        steps=0,
-        guidance=0.0,
-        kind="foreign",
-        source=str(picture.path),
-    )
 
 
 # -- what is refused before any long work -----------------------------------------------------------------------------
@@ -300,7 +232,3 @@ def _refuse_small_disk(store: PriorStore, base: Base, batches: Sequence[PlannedB
             f"{store.folder}: the prior set needs {needed / 2**20:.0f} MiB and {free / 2**20:.0f} MiB are free; "
             "free some space or name another folder in prior.store"
         )
-
-
-def _waiting(store: PriorStore) -> str:
-    return f"another process is making prior images in {store.folder}; waiting for it"

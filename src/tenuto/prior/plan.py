@@ -51,7 +51,7 @@ class PlannedImage:
 
 @dataclass(frozen=True)
 class PlannedBatch:
-    """Images that are sampled together, and so kept or made again together: a neighbour moves the last bits."""
+    """Images that are kept together, and made or made again together."""
 
     images: tuple[PlannedImage, ...]
     passes: int
@@ -73,7 +73,7 @@ class PriorPlan:
     images: tuple[PlannedImage, ...]
     sampler: SamplerSettings
     batch: int
-    """Images that are sampled together at most; it belongs to the plan, for it moves the last bits."""
+    """Images that are kept, made and made again together at most; other cuts would move the last bits."""
 
     @property
     def forwards(self) -> int:

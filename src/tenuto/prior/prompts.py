@@ -26,7 +26,8 @@ from tenuto.data.captions import is_sentence, join_tags, split_tags
 from tenuto.data.dataset import Concept, Item
 from tenuto.data.filtering import filter_caption
 from tenuto.data.problems import Problem
-from tenuto.data.tags import FILTERS, TagCsv, has_trigger, load_tag_csv, near_misses, plain, remove_trigger
+from tenuto.data.tag_lists import TagCsv, load_tag_csv
+from tenuto.data.tags import FILTERS, has_trigger, near_misses, plain, remove_trigger
 from tenuto.randomness import shuffler
 from tenuto.words import Kind, Settings, Size, TenutoError
 

@@ -8,21 +8,19 @@ is named by what decides its bits, so what a run gets does not depend on what ot
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from tenuto.files import cache_home, cannot_write, hash_text, write_json, written_whole
+from tenuto.files import cache_home, hash_text, parse_json, write_json, written_whole
+from tenuto.prior.claims import Claims
 from tenuto.prior.states import BasePath, Kept, State, state_of
 from tenuto.words import Size, TenutoError
 
@@ -30,7 +28,6 @@ FORMAT = 1
 STATES_FORMAT = 1
 """Of the files with kept states, which a store may have beside its shards."""
 DTYPE = torch.float16
-LOCK_POLL = 0.2
 
 
 class WrongBase(TenutoError):
@@ -79,6 +76,7 @@ class PriorStore:
 
     def __init__(self, folder: Path, base_hash: str) -> None:
         self.folder, self.base_hash = folder, base_hash
+        self.claims = Claims(folder / "claims")
         self._records: dict[str, PriorImage] = {}
         self._passes: dict[tuple[str, int], int] = {}
         for path in sorted(self._shards().glob("*.safetensors")):
@@ -98,7 +96,7 @@ class PriorStore:
         place = folder or cache_home() / "prior-sets" / base_hash[:16]
         about = place / "base.json"
         try:
-            known = json.loads(about.read_text(encoding="utf-8"))
+            known = parse_json(about.read_text(encoding="utf-8"))
         except FileNotFoundError:
             known = {"base": base_hash, "format": FORMAT}
             write_json(about, known)
@@ -207,35 +205,6 @@ class PriorStore:
 
     # -- writing ------------------------------------------------------------------------------------------------
 
-    @contextmanager
-    def lock(
-        self, *, waiting: Callable[[], None] = lambda: None, stop: Callable[[], bool] = lambda: False
-    ) -> Iterator[bool]:
-        """Held while something is made, so that two processes never make the same images. It ends with its process.
-
-        waiting: called once when another process holds it. Yields False when `stop` ended the waiting.
-        """
-        lock = FileLock(self.folder / "build.lock")
-        told = False
-        while not lock.is_locked:
-            try:
-                lock.acquire(timeout=0)
-            except Timeout:
-                if not told:
-                    waiting()
-                told = True
-                if stop():
-                    yield False
-                    return
-                time.sleep(LOCK_POLL)
-            except OSError as error:
-                raise cannot_write(self.folder, error) from error
-        try:
-            self._tidy()
-            yield True
-        finally:
-            lock.release()
-
     def add(self, key: str, records: Sequence[PriorImage], latents: Mapping[str, Tensor]) -> None:
         """Write one shard, replacing a damaged one. The records' `sha` is filled in here."""
         tensors = {name: value.detach().to("cpu", DTYPE).contiguous() for name, value in latents.items()}
@@ -257,11 +226,15 @@ class PriorStore:
             temporary.write_bytes(data)
         self._passes[key, count] = passes
 
-    def _tidy(self) -> None:
-        """Remove what a killed process left half written. Only under the lock."""
+    def tidy(self) -> None:
+        """Remove what killed processes left half written or claimed; what a living one is at stays."""
         for folder in (self._shards(), self.folder / "states"):
             for left in folder.glob(".*.part"):
-                left.unlink(missing_ok=True)
+                key = left.name[1:].partition(".")[0].partition("-")[0]
+                with self.claims.on([key]) as dead:
+                    if dead:
+                        left.unlink(missing_ok=True)
+        self.claims.tidy()
 
     # -- shards -------------------------------------------------------------------------------------------------
 
@@ -279,7 +252,7 @@ class PriorStore:
         try:
             with safe_open(path, framework="pt") as file:
                 header: dict[str, str] = file.metadata() or {}
-            records: list[dict[str, Any]] = json.loads(header["records"])
+            records: list[dict[str, Any]] = parse_json(header["records"])
             if header["sha"] != hash_text(header["base"], header["records"]):
                 raise ValueError("its records do not match their hash")
             found = [PriorImage(**{**r, "bucket": Size(*r["bucket"]), "shard": path.stem}) for r in records]

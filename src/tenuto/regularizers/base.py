@@ -11,16 +11,21 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+import torch
 from pydantic import NonNegativeFloat, PositiveFloat
 from torch import Tensor
 
 from tenuto.adapters.adapter import Adapter
+from tenuto.adapters.tuners.base import Trait
 from tenuto.regularizers.draft import Draft
 from tenuto.regularizers.step import At, Step
 from tenuto.words import Role, Settings
 
 Memory = Mapping[str, Tensor]
 """What a method remembers from update to update; the loop saves and restores it."""
+
+
+NOTHING_HEARD = torch.zeros(0)
 
 
 class WeightSchedule(Settings):
@@ -54,6 +59,9 @@ class Activations:
 
 class Probe(Protocol):
     """What a method may ask apart from the steps. Every answer is remembered, so methods share the forwards."""
+
+    def prior_prompts(self) -> Mapping[str, str]:
+        """The prompt of every prior row of the training, by the row's id."""
 
     def effect(self, role: Role, at: At) -> Tensor:
         """The prompt's own effect in the base, mean |f_base(c) - f_base(blank)|^2, in each of BINS bins of t [BINS]."""
@@ -92,6 +100,8 @@ class Done:
     epoch: float
     terms: Mapping[str, float]
     """Every term of the loss: "instance" and one per method."""
+    heard: Tensor
+    """What the method heard of the update's rows (`hear`)."""
     lr: float
     seed: int
     probe: Probe
@@ -133,6 +143,10 @@ class Regularizer(Settings):
         """Whether it makes no sense without masks (data.alpha = "mask" and pictures with transparency)."""
         return False
 
+    def needs_trait(self) -> Trait | None:
+        """What it takes the adapter's change of a layer for, which not every kind of adapter's is."""
+        return None
+
     def needs_states(self) -> int:
         """How many states of every prior image's path it reads; 0: none."""
         return 0
@@ -171,7 +185,7 @@ class Regularizer(Settings):
         """Change the per-row values of the instance term [B]."""
         return instance
 
-    def weigh_held(self, step: Step, held: Tensor) -> Tensor:
+    def weigh_held(self, step: Step, held: Tensor, memory: Memory) -> Tensor:
         """Change the per-row values of another method's term [B]."""
         return held
 
@@ -187,6 +201,16 @@ class Regularizer(Settings):
         """One more term of the adapter alone, a scalar, already weighted; asked once per update."""
         return None
 
+    # -- what rows tell -------------------------------------------------------------------------------------------
+
+    def silence(self, memory: Memory) -> Tensor:
+        """What `hear` adds to, over all micro-batches and ranks of an update; empty: it does not listen."""
+        return NOTHING_HEARD
+
+    def hear(self, step: Step, memory: Memory) -> Tensor:
+        """What the method takes from a micro-batch, after its backward, as a sum that `after_update` is given."""
+        return self.silence(memory)
+
     # -- memory ---------------------------------------------------------------------------------------------------
 
     def init(self, adapter: Adapter, probe: Probe) -> Memory:
@@ -200,6 +224,10 @@ class Regularizer(Settings):
     def shipped(self, adapter: Adapter, memory: Memory, epoch: float) -> Mapping[str, Tensor] | None:
         """The adapter's state that goes into LoRA files; None: as trained."""
         return None
+
+    def shipped_strength(self, adapter: Adapter, probe: Probe) -> float:
+        """How strongly the finished adapter ships, asked once at the end, with the adapter as it would ship."""
+        return 1.0
 
     def notes(self, memory: Memory) -> Mapping[str, float]:
         """Numbers for the log."""

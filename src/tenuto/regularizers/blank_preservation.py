@@ -24,6 +24,7 @@ class BlankPreservation(Distilled):
 
     Guidance multiplies whatever moves here. The measure is the captions' effect: the empty prompt has none of its own.
 
+    When   no prior pictures are wanted and other prompts drift at high guidance.
     Paper  none found; known from ai-toolkit.
     Cost   share x (one forward and backward, one forward of the base) per instance row; no pictures are made.
     Avoid  together with dropped instance captions: one teaches what the other un-teaches.

@@ -26,6 +26,7 @@ class CachedPrior(Distilled):
     A share of the rows is fresh: noise on the finished prior image and the base asked anew, which fills the gaps
     between the sampler's steps. A share of the kept ones is held without the prompt: what guidance multiplies.
 
+    When   tenuto makes the prior set anyway. Begin with this one, at weight 1.
     Paper  our own; relatives are Drift Correction, arXiv:2410.14159, and dark experience replay, arXiv:2004.07211.
     Cost   per prior row one forward and backward; fresh ones also one forward of the base. States cost nothing to make
            and, each, three latents in half precision on disk.

@@ -21,6 +21,7 @@ class CaptionDropout(Regularizer):
     Works through the methods that look at prior rows; kept states keep their words (cached_prior.blank is theirs).
     Dropping captions of instance rows is data.variation's business.
 
+    When   pictures are drawn with much guidance, which asks the empty prompt as well.
     Paper  classifier-free guidance, arXiv:2207.12598 (where training drops captions).
     Cost   none.
     Avoid  the same on instance rows: it teaches the empty prompt the concept, which then shows everywhere.

@@ -11,6 +11,7 @@ from tenuto.regularizers.direct_consistency import DirectConsistency
 from tenuto.regularizers.drift_controller import DriftController
 from tenuto.regularizers.ema_average import EmaAverage
 from tenuto.regularizers.gram_penalty import GramPenalty
+from tenuto.regularizers.hard_prompts import HardPrompts
 from tenuto.regularizers.input_perturbation import InputPerturbation
 from tenuto.regularizers.l2_to_base import L2ToBase
 from tenuto.regularizers.masked_prior import MaskedPrior
@@ -33,6 +34,7 @@ REGULARIZERS: dict[str, type[Regularizer]] = {
     "cached_prior": CachedPrior,
     "drift_controller": DriftController,
     "overdriven_prior": OverdrivenPrior,
+    "hard_prompts": HardPrompts,
     "output_preservation": OutputPreservation,
     "trigger_contrast": TriggerContrast,
     "blank_preservation": BlankPreservation,

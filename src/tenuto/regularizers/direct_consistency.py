@@ -21,6 +21,7 @@ class DirectConsistency(Regularizer):
     It takes the place of the instance term, so it stands before methods that weigh it. The gate, sigmoid(beta D) =
     1 - exp(-instance term), is read off the log: it is 1/2 at the start and near 0 when a row is learned.
 
+    When   single pictures are learned by heart long before the others.
     Paper  Direct Consistency Optimization, arXiv:2402.12004, equation 9.
     Cost   one forward of the base per instance row.
     Avoid  relying on it alone: it is an early stop per row and says nothing off the instance pictures.

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import final
 
 import torch
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from tenuto.adapters.adapter import Adapter
+from tenuto.adapters.tuners.base import Trait
 from tenuto.regularizers.base import Done, Memory, Probe, Regularizer
 
 QUARTERS = 4
 """A reading renews this part of the states, so that it costs a quarter of them."""
-LIMITS = (-0.5, 2.0)
+LIMITS = (-1.5, 2.0)
 """The log error that is acted on is cut here: drift starts at 0, and what was let go is slow to come back."""
 SHOULDER = 0.25
 """Share of the budget under which a rise of the drift is no news."""
@@ -22,6 +23,10 @@ TINY = 1e-12
 PATIENCE = 5
 """Readings at the highest weight and over the budget before that is said."""
 SLACK = 1.1
+NEAR = 0.03
+"""A finished drift this close to the budget, as a share of it, is left as it is."""
+POWER = 2.0
+"""Drift goes with this power of a small LoRA's strength: the first guess of a trim."""
 
 
 @final
@@ -34,10 +39,13 @@ class DriftController(Regularizer):
     All other methods' weights are multiplied by M. The states lie on the base's own paths, at prompts that are neither
     trained on nor tested with. nD is an energy ratio: 0.1 is 32 % in amplitude; nD' is nD + budget / 4. Drift starts at
     0 and would overshoot while M follows: the damping answers its rise before the budget is reached. M stays between
-    `lowest` and `highest` and does not wind up there.
+    `lowest` and `highest` and does not wind up there. What still differs at the end is trimmed: the finished LoRA ships
+    at the strength, up to `trim` more or less than 1, at which nD is the budget.
 
+    When   you would rather name a drift that is allowed than try out weights.
     Paper  our own; relatives are GECO, arXiv:1810.00597, and PID Lagrangians, arXiv:2007.03964.
-    Cost   states / (4 every) forwards per update; the states' paths once, kept in the prior store.
+    Cost   states / (4 every) forwards per update, at most 2 states at the end; the states' paths once, kept in the
+           prior store.
     Avoid  without a method that can hold: it only chooses weights. A budget that cannot be reached is said. Beside
            `gram_penalty` its reading flatters: both look at the same states.
     """
@@ -56,6 +64,8 @@ class DriftController(Regularizer):
     """Updates before it acts."""
     states: PositiveInt = Field(default=64, ge=64, multiple_of=QUARTERS)
     """Controller states; fewer than 64 are no measure."""
+    trim: NonNegativeFloat = Field(default=0.25, lt=1)
+    """How far from 1 the strength may be at which the finished LoRA ships; 0: as trained, which oft and boft need."""
     lowest: PositiveFloat = 1e-2
     """Least M."""
     highest: PositiveFloat = 1e3
@@ -63,6 +73,9 @@ class DriftController(Regularizer):
 
     def needs_sensor(self) -> int:
         return self.states
+
+    def needs_trait(self) -> Trait | None:
+        return "product" if self.trim else None
 
     def init(self, adapter: Adapter, probe: Probe) -> Memory:
         effects = probe.sensor_effects()
@@ -103,6 +116,30 @@ class DriftController(Regularizer):
         rise = math.log((drift + shoulder) / (before + shoulder))
         log += self.weight_at(epoch) * self.every * error + self.damping * rise
         return min(max(log, math.log(self.lowest)), math.log(self.highest))
+
+    def shipped_strength(self, adapter: Adapter, probe: Probe) -> float:
+        effects = probe.sensor_effects()
+        whole, states = float(effects.double().sum()), range(len(effects))
+
+        def drift(strength: float) -> float:
+            with adapter.rescaled(strength):
+                return float(probe.sensor_moved(states).double().sum()) / whole
+
+        return self.trimmed(drift) if self.trim else 1.0
+
+    def trimmed(self, drift: Callable[[float], float]) -> float:
+        """The strength at which the drift is the budget: a guess, then one step along the line through two readings
+        (of logarithms)."""
+        trained = drift(1.0)
+        first = self._allowed((self.budget / max(trained, TINY)) ** (1 / POWER))
+        if abs(trained / self.budget - 1) < NEAR or first == 1:
+            return 1.0
+        found = drift(first)
+        power = math.log(max(found, TINY) / trained) / math.log(first) if trained > TINY else POWER
+        return self._allowed(first * (self.budget / max(found, TINY)) ** (1 / power)) if power > 1 else first
+
+    def _allowed(self, strength: float) -> float:
+        return min(max(strength, 1 - self.trim), 1 + self.trim)
 
     def stuck(self, log: float, drift: float) -> bool:
         """Whether the highest weight is not enough."""

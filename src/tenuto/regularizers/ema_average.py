@@ -22,6 +22,7 @@ class EmaAverage(Regularizer):
 
     Averaging the factors is not averaging the product; near the end of a training the two are close.
 
+    When   the last updates are restless: samples change from snapshot to snapshot.
     Paper  Polyak averaging; for weights WiSE-FT, arXiv:2109.01903, and DreamBlend, arXiv:2411.19390.
     Cost   one copy of the adapter.
     Avoid  short trainings with a large decay: the average lags behind.

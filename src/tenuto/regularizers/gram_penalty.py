@@ -9,6 +9,7 @@ from pydantic import Field, NonNegativeFloat, PositiveInt
 from torch import Tensor
 
 from tenuto.adapters.adapter import Adapter
+from tenuto.adapters.tuners.base import Update
 from tenuto.regularizers.base import Memory, Probe, Regularizer
 
 STATES = 64
@@ -25,6 +26,7 @@ class GramPenalty(Regularizer):
     of their own. It is estimated once, before the first update. With C = 1 this is `l2_to_base`. Layers of the text
     encoder are left out.
 
+    When   steps must stay cheap and `l2_to_base` holds the concept back as much as the rest.
     Paper  our own; relatives are K-FAC's Laplace, arXiv:1805.07810, and RegMean, arXiv:2212.09849.
     Cost   64 forwards once; then r x N matrices, once per update. N inputs per layer are kept in the training state.
     Avoid  trusting it alone: it is linear and sees one layer at a time. With DoRA it does not see the magnitudes.
@@ -49,13 +51,17 @@ class GramPenalty(Regularizer):
         return memory
 
     def penalty(self, adapter: Adapter, memory: Memory, epoch: float) -> Tensor | None:
-        known = [own for own in adapter.factors() if f"{own[0]}/inputs" in memory]
-        sizes = [self.moved(a, b, s, *_of(memory, name)) for name, a, b, s in known]
+        known = [(name, update) for name, update in adapter.updates() if f"{name}/inputs" in memory]
+        sizes = [self.moved(update, *_of(memory, name)) for name, update in known]
         return self.weight_at(epoch) * torch.stack(sizes).mean()
 
-    def moved(self, a: Tensor, b: Tensor, s: float, inputs: Tensor, square: Tensor) -> Tensor:
-        """tr(dW C dW'), a scalar. A [r in], B [out r], inputs [N in], square [in]."""
+    def moved(self, update: Update, inputs: Tensor, square: Tensor) -> Tensor:
+        """tr(dW C dW'), a scalar. inputs [N in], square [in]."""
+        a, b, s = update
         seen = a @ inputs.to(a).T
+        if b is None:
+            traces = (1 - self.rho) * seen.square().sum() / len(inputs) + self.rho * (a.square() @ square.to(a)).sum()
+            return s * s * traces
         inner = (1 - self.rho) * seen @ seen.T / len(inputs) + self.rho * (a * square.to(a)) @ a.T
         return s * s * ((b.T @ b) * inner).sum()
 

@@ -20,6 +20,7 @@ class InputPerturbation(Regularizer):
 
     Prior rows stay as they are: their states are to be the base's own.
 
+    When   samples look worse than the loss promises.
     Paper  Input Perturbation Reduces Exposure Bias in Diffusion Models, arXiv:2301.11706 (shown in pretraining).
     Cost   none.
     Avoid  expecting less drift from it; it is against exposure bias.

@@ -24,6 +24,7 @@ class MaskedPrior(Distilled):
 
     Masks are the pictures' transparency (data.alpha = "mask"); the instance term counts inside them only.
 
+    When   the concept is a part of the picture that can be cut out: a face, a dress, a hat.
     Paper  none found; `masked_prior_preservation_weight` of OneTrainer.
     Cost   one forward of the base per masked instance row.
     Avoid  masks that cut the concept: the network still sees what is around it.

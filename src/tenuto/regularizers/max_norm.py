@@ -7,9 +7,9 @@ from typing import final
 
 import torch
 from pydantic import Field, PositiveFloat
-from torch import Tensor
 
 from tenuto.adapters.adapter import Adapter
+from tenuto.adapters.tuners.base import Trait, Update
 from tenuto.regularizers.base import Done, Memory, Probe, Regularizer
 from tenuto.regularizers.product import squared_norm
 
@@ -18,11 +18,14 @@ from tenuto.regularizers.product import squared_norm
 class MaxNorm(Regularizer):
     """After each update, a layer whose update is larger than the limit is scaled back to it; its direction stays.
 
-        if | s B A |_F > limit:    A, B <- A, B * sqrt(limit / | s B A |_F)
+        if | s B A |_F > limit:    A, B <- A, B * sqrt(limit / | s B A |_F)          n-th roots for products of n
 
+    When   the LoRA is to be merged or stacked with others, and single layers have grown too large.
     Paper  none found; `--scale_weight_norms` of sd-scripts.
-    Cost   next to nothing: r x r matrices, once per update. Helps merging and high strengths.
+    Cost   next to nothing for LoRA: r x r matrices, once per update; else every layer's dW once. Helps merging and high
+           strengths.
     Avoid  a limit that most layers hit: the concept stops there silently. The log has their share, max_norm.limited.
+           Adapters that turn weights (oft, boft) are no products: refused.
     """
 
     weight: float = Field(default=1.0, ge=0, le=1)
@@ -33,18 +36,19 @@ class MaxNorm(Regularizer):
     def init(self, adapter: Adapter, probe: Probe) -> Memory:
         return {"limited": torch.tensor(0.0)}
 
+    def needs_trait(self) -> Trait:
+        return "product"
+
     @torch.no_grad()
     def after_update(self, adapter: Adapter, memory: Memory, done: Done) -> Memory:
-        over = [self._limit(a, b, s, self.weight_at(done.epoch)) for _, a, b, s in adapter.factors()]
+        over = [self._limit(adapter, name, update, self.weight_at(done.epoch)) for name, update in adapter.updates()]
         return {"limited": torch.tensor(sum(over) / max(1, len(over)))}
 
-    def _limit(self, a: Tensor, b: Tensor, s: float, part: float) -> bool:
-        size = float(squared_norm(a.double(), b.double(), s)) ** 0.5
+    def _limit(self, adapter: Adapter, name: str, update: Update, part: float) -> bool:
+        size = float(squared_norm(update.double())) ** 0.5
         if size <= self.limit:
             return False
-        wanted = size + part * (self.limit - size)
-        for factor in (a, b):
-            factor.mul_((wanted / size) ** 0.5)
+        adapter.shrink(name, (size + part * (self.limit - size)) / size)
         return True
 
     def notes(self, memory: Memory) -> Mapping[str, float]:

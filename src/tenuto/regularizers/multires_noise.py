@@ -22,6 +22,7 @@ class MultiresNoise(Regularizer):
 
     It changes what is learned and raises drift at low frequencies. It is here for those who expect it.
 
+    When   the same as `noise_offset`, in large areas as well as in the whole.
     Paper  none; J. Whitaker, "Multi-Resolution Noise for Diffusion Model Training", 2023.
     Cost   none.
     Avoid  as a means against drift. It never touches prior rows.

@@ -20,6 +20,7 @@ class NoiseOffset(Regularizer):
 
     It changes what is learned and raises drift at low frequencies. It is here for those who expect it.
 
+    When   the set is very dark or very bright and comes out grey.
     Paper  none; N. Guttenberg, "Diffusion with Offset Noise", 2023. What it works around: arXiv:2305.08891.
     Cost   none.
     Avoid  as a means against drift. It never touches prior rows.

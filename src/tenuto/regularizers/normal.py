@@ -32,6 +32,11 @@ def bins_of(t: Tensor, steps: int) -> Tensor:
     return (t.float() * BINS / steps).long().clamp(0, BINS - 1)
 
 
+def least_effect(effect: Tensor) -> Tensor:
+    """The effect in each bin [BINS], not let below FLOOR of its mean."""
+    return effect.clamp(min=max(FLOOR * float(effect.mean()), TINY))
+
+
 class Distilled(Regularizer):
     """A method whose term is a gap between the adapted answer and the base's; abstract."""
 
@@ -45,11 +50,7 @@ class Distilled(Regularizer):
     def init(self, adapter: Adapter, probe: Probe) -> Memory:
         if not self.normalised:
             return {}
-        effect = probe.effect(*self.measure())
-        return {
-            "effect": effect.clamp(min=max(FLOOR * float(effect.mean()), TINY)),
-            "error": torch.tensor(probe.error()),
-        }
+        return {"effect": least_effect(probe.effect(*self.measure())), "error": torch.tensor(probe.error())}
 
     def after_update(self, adapter: Adapter, memory: Memory, done: Done) -> Memory:
         if not self.normalised or "instance" not in done.terms:

@@ -22,6 +22,7 @@ class OutputPreservation(Distilled):
 
         L += weight * mean over instance rows | f(x_t, t, c_class) - f_base(x_t, t, c_class) |^2
 
+    When   no prior pictures are wanted and the class itself must stay as it was.
     Paper  none found; known as DOP (ai-toolkit); a relative is CAT, arXiv:2404.07554.
     Cost   per instance row one more forward and backward, and one forward of the base; no pictures are made.
     Avoid  styles without a trigger: it would undo the learning. Rows whose caption lacks the trigger are left out.

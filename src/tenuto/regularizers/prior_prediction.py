@@ -18,6 +18,7 @@ class PriorPrediction(Distilled):
 
         L += weight * mean over prior rows | f(x_t, t, c) - f_base(x_t, t, c) |^2
 
+    When   prior pictures are there already, your own included, and a forward of the base per row is affordable.
     Paper  Drift Correction, arXiv:2410.14159 (regularizes towards the base model's own predictions).
     Cost   per prior row one forward and backward, and one forward of the base.
     Avoid  prior prompts that contain the trigger: they would un-teach it.

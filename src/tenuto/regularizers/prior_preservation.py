@@ -18,6 +18,7 @@ class PriorPreservation(Regularizer):
 
         L += weight * mean over prior rows | f(x_t, t, c) - target |^2        x0 = a picture that the base made
 
+    When   you want what the article did: a large prior set of pictures, which other trainers can use as well.
     Paper  DreamBooth, Ruiz et al. 2022, arXiv:2208.12242, equation 2.
     Cost   per prior row one forward and backward; each prior picture once steps x 2 forwards.
     Avoid  a weight near 1 for LoRAs: the target is noisy, so it pulls on the concept too. The article advises 0.25,

@@ -25,6 +25,7 @@ class SnrWeight(Regularizer):
 
     (y is what the network answers; x0 follows from it.)
 
+    When   steps with little noise outweigh the others: min_snr lets the rest be learned sooner.
     Paper  min-SNR, arXiv:2303.09556; debiased, arXiv:2310.08442.
     Cost   none.
     Avoid  debiased for few pictures: it lifts the high-noise steps, where layouts are overfitted.

@@ -8,7 +8,7 @@ import torch
 from pydantic import Field, PositiveFloat
 from torch import Tensor
 
-from tenuto.regularizers.base import Regularizer
+from tenuto.regularizers.base import Memory, Regularizer
 from tenuto.regularizers.step import Step
 
 
@@ -20,6 +20,7 @@ class TimestepWeight(Regularizer):
 
     each divided by its mean over the timesteps that are drawn, so that the terms weigh on the whole what they did.
 
+    When   places and poses of the set are copied with the concept.
     Paper  our own; what it follows is T-LoRA, arXiv:2507.05964 (which limits the rank at high noise).
     Cost   none.
     Avoid  styles: they live at high noise.
@@ -33,7 +34,7 @@ class TimestepWeight(Regularizer):
     def weigh(self, step: Step, instance: Tensor) -> Tensor:
         return instance * self._factor(step, -self.weight_at(step.epoch))
 
-    def weigh_held(self, step: Step, held: Tensor) -> Tensor:
+    def weigh_held(self, step: Step, held: Tensor, memory: Memory) -> Tensor:
         return held * self._factor(step, self.weight_at(step.epoch))
 
     def _factor(self, step: Step, slope: float) -> Tensor:

@@ -18,6 +18,7 @@ class TimestepWindow(Regularizer):
 
         t uniform in [low T, high T)
 
+    When   what is to be learned lives at some noise only: details at low, layout and style at high noise.
     Paper  none; evidence in T-LoRA, arXiv:2507.05964.
     Cost   none.
     Avoid  high noise alone (overfits at once) or low noise alone (poor likeness). Styles need high noise.

@@ -19,6 +19,7 @@ class WeightDecay(Regularizer):
 
     Comes on top of training.optimizer.weight_decay, which does the same (0.01 by default) without a schedule.
 
+    When   a training is long: a light brake beside other methods.
     Paper  Decoupled weight decay, arXiv:1711.05101; on LoRAs "learns less, forgets less", arXiv:2405.09673.
     Cost   none.
     Avoid  comparing its weight over ranks, alphas or learning rates: it depends on all three. `l2_to_base` does not.

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from math import isfinite, isnan
 from pathlib import Path
 
 from tenuto.events import Event, Listener
-from tenuto.files import cannot_write, write_text
+from tenuto.files import cannot_write, parse_json, write_text
 from tenuto.words import TenutoError
 
 
@@ -26,17 +27,30 @@ class Journal:
             raise cannot_write(self.path, error) from error
 
     def read(self) -> list[dict[str, float]]:
-        """All whole lines; a half-written last one is left out."""
-        if not self.path.exists():
+        """All whole entries; a half-written last line, and what a power cut made unreadable, is left out."""
+        try:
+            lines = self.path.read_bytes().splitlines(keepends=True)
+        except FileNotFoundError:
             return []
-        lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
-        return [json.loads(line) for line in lines if line.endswith("\n") and line.strip()]
+        except (OSError, ValueError) as error:
+            raise TenutoError(f"{self.path}: cannot be read ({error}); mend its permissions") from error
+        return [entry for line in lines if line.endswith(b"\n") and (entry := _entry(line))]
 
     def cut(self, update: int) -> None:
         """Forget what was logged after this update."""
         kept = [entry for entry in self.read() if entry["update"] <= update]
         if self.path.exists():
             write_text(self.path, "".join(json.dumps(entry) + "\n" for entry in kept))
+
+
+def _entry(line: bytes) -> dict[str, float]:
+    """The numbers of a line; none where it is no entry."""
+    try:
+        found: dict[str, float] = dict(parse_json(line))
+        whole = isfinite(found["update"]) and all(float(own) == own or isnan(own) for own in found.values())
+        return found if whole else {}
+    except (ValueError, TypeError, KeyError, OverflowError):
+        return {}
 
 
 def with_tensorboard(listener: Listener, folder: Path) -> Listener:

@@ -2,44 +2,43 @@
 
 from __future__ import annotations
 
+import json
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from functools import lru_cache
-from itertools import islice
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.amp.grad_scaler import GradScaler
 from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer
 
 from tenuto.adapters.adapter import Adapter
-from tenuto.adapters.files import save_lora
+from tenuto.adapters.onto import save_lora
 from tenuto.data.schedule import Update
-from tenuto.events import Event, Listener, progress, silent, warn
-from tenuto.families.base import Base, Conditioning
+from tenuto.events import Event, Listener, note, progress, silent, warn
+from tenuto.families.base import Base
 from tenuto.prior.states import BasePath
-from tenuto.randomness import noise, stream
-from tenuto.regularizers.base import Done, Memory, Place, Regularizer
-from tenuto.regularizers.draft import Draft, timesteps
-from tenuto.regularizers.normal import BINS
-from tenuto.regularizers.step import At, Rows, Step
-from tenuto.training.journal import Journal
-from tenuto.training.objective import multiplier, objective, penalties
-from tenuto.training.probe import ROWS, BaseProbe
-from tenuto.training.rows import Row, Source, micro_batches, shares
-from tenuto.training.settings import TrainingSettings
-from tenuto.training.state import TrainState, load_state, pack_optimizer, save_state, unpack_optimizer
-from tenuto.words import Role, Size, Stopped, TenutoError
-
-STATES_KEPT = 2
-TEXTS_KEPT = 256
-"""Encoded captions that are remembered: shuffled ones never end."""
-ROLES: tuple[Role, ...] = ("instance", "prior")
-Words = tuple[str, Size, int]
-"""(text, picture size, text passes): what conditioning depends on."""
+from tenuto.ranks import ALONE, Ranks
+from tenuto.regularizers.base import NOTHING_HEARD, Done, Memory, Place, Regularizer
+from tenuto.regularizers.draft import Draft
+from tenuto.training.best import SCORE, Best
+from tenuto.training.folder import RunFolder, keep_newest
+from tenuto.training.making import StepMaker
+from tenuto.training.means import Means
+from tenuto.training.objective import hear, multiplier, objective, penalties, silence
+from tenuto.training.plan import Plan
+from tenuto.training.probe import BaseProbe
+from tenuto.training.rows import Row, Source, importance, micro_batches, roles, shares
+from tenuto.training.settings import SAVED, TrainingSettings
+from tenuto.training.state import OptimizerMemory, TrainState
+from tenuto.training.together import add_gradients, all_roles, all_terms, in_step, state_of_first
+from tenuto.training.watch import Watch
+from tenuto.words import Role, Stopped, TenutoError
 
 
 class NotFinite(TenutoError):
@@ -61,30 +60,41 @@ class Run:
     """Instance rows in an epoch (repeats counted)."""
     seed: int
     folder: Path
-    plan: str
-    """Fingerprint of all that decides the result."""
-    metadata: Mapping[str, str] = field(default_factory=dict)
-    """Header of the LoRA files."""
+    plan: Plan = field(default_factory=Plan)
+    """All that decides the result."""
+    header: Callable[[int], Mapping[str, str]] = lambda done: {}
+    """Header of the LoRA as it is after so many updates."""
     sensor: Sequence[BasePath] = ()
     """Paths that the drift controller reads, at prompts of its own."""
     listener: Listener = silent
     stop: Callable[[], bool] = lambda: False
-    watch: Mapping[str, Callable[[], float]] = field(default_factory=dict)
-    """Readings taken every `watch_every` updates, by their name in the log."""
+    watch: Sequence[Watch] = ()
+    """Take their readings every `watch_every` updates."""
     sample: Callable[[int], None] = lambda update: None
     """Draws the sample pictures of an update."""
+    ranks: Ranks = ALONE
+    """The processes that train this together; each has its part of every update's rows, and the first one writes."""
 
     def __post_init__(self) -> None:
         self.done = 0
-        self.forwards = 0
-        self.journal = Journal(self.folder / "log.jsonl")
+        self.best = Best()
+        self.files = RunFolder(self.folder, self.listener)
+        self.journal = self.files.journal
         self.regularizers = {name: method for name, method in self.regularizers.items() if method.active()}
         self.memories: dict[str, Memory] = {}
         self.optimizer: Optimizer = self.settings.optimizer.build(self.adapter.parameters())
+        self.scaler = GradScaler(self.base.device.type, enabled=self.settings.precision == "fp16")
         self.terms: Mapping[str, float] = {}
-        self.chances = {role: self._chances(role) for role in ROLES}
-        self.probe = BaseProbe(self._first_rows, self._probe_draft, self._alone, self.adapter, self.sensor)
-        self._text = lru_cache(TEXTS_KEPT)(self._encode)
+        self.heard: dict[str, Tensor] = {}
+        self.rows: Mapping[Role, int] = {}
+        self.importance = importance(self.updates)
+        self.means = Means(self.base, self.settings.micro_batch, self.settings.compile, self.listener)
+        self.maker = StepMaker(self.base, self.adapter, self.regularizers, self.seed, self.means)
+        first = partial(self.maker.first_rows, self.updates, self.sources)
+        prompts = partial(self.maker.prior_prompts, self.updates, self.sources)
+        self.probe = BaseProbe(
+            first, prompts, self.maker.probed, self.maker.alone, self.adapter, self.sensor, self.ranks
+        )
 
     @property
     def epoch(self) -> float:
@@ -94,23 +104,57 @@ class Run:
     # -- one update ---------------------------------------------------------------------------------------------
 
     def remaining(self) -> Iterator[list[Row]]:
-        """The rows of every update that is still to be done."""
-        for update in self.updates[self.done :]:
-            yield [self.sources[draw.id].row(draw.visit) for draw in update.draws]
+        """This rank's rows of every update that is still to be done."""
+        while not self.over():
+            rows = self._rows(self.done)
+            self.maker.texts.foresee(rows, (self._rows(update) for update in range(self.done, len(self.updates))))
+            yield rows
+
+    def over(self) -> bool:
+        """Whether no update is left."""
+        return self.done >= len(self.updates) or self.ended()
+
+    def _rows(self, update: int) -> list[Row]:
+        return [self.sources[draw.id].row(draw.visit) for draw in self.ranks.part(self.updates[update].draws)]
 
     def learn(self, rows: Sequence[Row]) -> dict[str, float]:
-        """Gradients of one update, micro-batch by micro-batch. Returns the value of every term of the loss."""
+        """Gradients of one update, of all ranks' rows. Returns the value of every term of the loss.
+
+        What fails for want of memory is made again by other means: rows and draws are named, so it is the same update.
+        """
         self.begin()
+        drafts = [self.maker.draft(row, self.epoch) for row in rows]
+        self.rows = all_roles(self.ranks, roles(drafts))
+        own = self._own_gradients(drafts)
+        add_gradients(self.ranks, self.adapter.parameters())
+        self.terms = all_terms(self.ranks, own, ("instance", *self.regularizers))
+        self.heard = {name: self.ranks.sum(value) for name, value in self.heard.items()}
+        return dict(self.terms)
+
+    def _own_gradients(self, drafts: Sequence[Draft]) -> dict[str, float]:
+        while True:
+            try:
+                return self._gradients(drafts)
+            except Exception as error:
+                if not self.means.give_way(error):
+                    raise
+            self.means.make_room()
+
+    def _gradients(self, drafts: Sequence[Draft]) -> dict[str, float]:
+        """Micro-batch by micro-batch."""
         self.optimizer.zero_grad(set_to_none=True)
-        drafts = [self.draft(row) for row in rows]
+        self.scaler.scale(torch.zeros((), device=self.base.device))  # it must know its scale where a rank has no row
         totals: dict[str, float] = {}
+        self.heard = silence(self.regularizers, self.memories)
         apart = any(method.apart() for method in self.regularizers.values())
-        for batch in micro_batches(drafts, self.settings.micro_batch, apart=apart):
+        for batch in micro_batches(drafts, self.means.rows, apart=apart):
+            self.means.tried(len(batch))
             with self._during(batch):
-                step = self.make_step(batch, shares(batch, drafts))
+                step = self.maker.step(batch, shares(batch, self.rows, self.importance))
                 self._backward(objective(step, self.regularizers, self.memories), batch, totals)
-        self._backward(penalties(self.adapter, self.regularizers, self.memories, self.epoch), drafts, totals)
-        self.terms = totals
+                hear(step, self.regularizers, self.memories, self.heard)
+        if self.ranks.first:
+            self._backward(penalties(self.adapter, self.regularizers, self.memories, self.epoch), drafts, totals)
         return totals
 
     @contextmanager
@@ -132,137 +176,46 @@ class Run:
             return
         loss = torch.stack(list(terms.values())).sum()
         if not torch.isfinite(loss):
-            raise self.not_finite(batch, terms)
-        loss.backward()  # type: ignore[no-untyped-call]
+            raise self.not_finite(batch, {name: float(value.detach()) for name, value in terms.items()})
+        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         for name, value in terms.items():
             totals[name] = totals.get(name, 0.0) + float(value.detach())
 
-    def draft(self, row: Row) -> Draft:
-        """Every draw for a row happens here, named by its id and visit; then the methods may change it."""
-        draft = self._plain(row, self._timestep(row), "noise")
-        for method in self.regularizers.values():
-            draft = method.draw(draft, self.seed)
-        return draft
-
-    def _plain(self, row: Row, t: float, purpose: str, **place: int) -> Draft:
-        return Draft(
-            id=row.id,
-            visit=row.visit,
-            role=row.role,
-            size=row.size,
-            caption=row.caption,
-            class_caption=row.caption if row.class_caption is None else row.class_caption,
-            bare_caption=row.caption if row.bare_caption is None else row.bare_caption,
-            chunks=row.chunks,
-            latents=row.latents,
-            t=t,
-            noise=noise(tuple(row.latents.shape), self.seed, purpose, row=row.id, visit=row.visit, **place),
-            mask=row.mask,
-            path=row.path,
-            epoch=self.epoch,
-        )
-
-    def make_step(self, batch: Sequence[Draft], share: Tensor) -> Step:
-        """A micro-batch of drafts, fixed."""
-        device = self.base.device
-        states = [draft.noisy(self.base.process) for draft in batch]
-        texts: dict[At, tuple[str, ...]] = {
-            "own": tuple(draft.caption for draft in batch),
-            "class": tuple(draft.class_caption for draft in batch),
-            "bare": tuple(draft.bare_caption for draft in batch),
-            "blank": ("",) * len(batch),
-        }
-
-        def told(at: At, rows: Rows, *, adapter: bool) -> Conditioning:
-            words = [(texts[at][i], batch[i].size, batch[i].chunks) for i in rows]
-            return self._read(words) if adapter and self.adapter.trains_text() else self._told(words)
-
-        return Step(
-            x_t=torch.stack([x_t for x_t, _ in states]).to(device),
-            t=timesteps([draft.t for draft in batch]).to(device),
-            target=torch.stack([target for _, target in states]).to(device),
-            told=told,
-            texts=texts,
-            role=tuple(draft.role for draft in batch),
-            share=share.to(device),
-            ids=tuple(draft.id for draft in batch),
-            marks=tuple(draft.marks for draft in batch),
-            epoch=self.epoch,
-            process=self.base.process,
-            chances=self.chances,
-            model=self.ask,
-            mask=_masks(batch, device),
-        )
-
-    def _chances(self, role: Role) -> Tensor:
-        """How likely each timestep is [T]: all the same, unless a method says otherwise."""
-        chances = torch.full((self.base.process.steps,), 1 / self.base.process.steps)
-        for method in self.regularizers.values():
-            chances = method.timesteps(chances, role)
-        return chances
-
-    def _timestep(self, row: Row) -> int:
-        generator = stream(self.seed, "timestep", row=row.id, visit=row.visit)
-        chances = self.chances[row.role]
-        if bool((chances == chances[0]).all()):
-            return int(torch.randint(len(chances), (), generator=generator))
-        return int(torch.multinomial(chances, 1, generator=generator))
-
-    def ask(self, x_t: Tensor, t: Tensor, cond: Conditioning, *, adapter: bool) -> Tensor:
-        """The network with the adapter, or the base alone. A forward with its backward counts as two forwards."""
-        self.forwards += len(t) * (2 if torch.is_grad_enabled() else 1)
-        if adapter:
-            return self.base.predict(x_t, t, cond)
-        with self.adapter.disabled():
-            return self.base.predict(x_t, t, cond)
-
-    def _read(self, words: Sequence[Words]) -> Conditioning:
-        """Prompts of one length as the text encoder reads them now."""
-        return self.base.encode_text([text for text, _, _ in words], [size for _, size, _ in words], words[0][2])
-
-    def _told(self, words: Sequence[Words]) -> Conditioning:
-        """Prompts as the base reads them, each encoded once."""
-        return Conditioning.join([self._text(*each) for each in words])
-
-    def _encode(self, text: str, size: Size, chunks: int) -> Conditioning:
-        with torch.no_grad(), self.adapter.disabled():
-            return self.base.encode_text([text], [size], chunks)
-
-    # -- what the methods may ask before the first update ---------------------------------------------------------
-
-    def _first_rows(self, role: Role) -> list[Row]:
-        draws = (draw for update in self.updates for draw in update.of(role) if not draw.visit)
-        return [self.sources[draw.id].row(0) for draw in islice(draws, ROWS)]
-
-    def _probe_draft(self, row: Row, number: int) -> Draft:
-        """The row at one bin of t."""
-        width = self.base.process.steps / BINS
-        share = float(torch.rand((), generator=stream(self.seed, "probe", row=row.id, bin=number)))
-        return self._plain(row, int((number + share) * width), "probe noise", bin=number)
-
-    def _alone(self, batch: Sequence[Draft]) -> Step:
-        return self.make_step(batch, shares(batch, batch))
-
     # -- after the gradients --------------------------------------------------------------------------------------
 
-    def apply(self) -> dict[str, float]:
-        """Clip, step, let the regularizers look, move the clock. Returns what to log."""
-        parameters = self.adapter.parameters()
+    def apply(self, rows: Sequence[Row] = ()) -> dict[str, float]:
+        """Clip, step, let the regularizers look, move the clock. Returns what to log; errors name the rows."""
         limit = self.settings.clip_norm or float("inf")
-        norm = float(clip_grad_norm_(parameters, limit))
-        rate = self.settings.optimizer.lr * self.settings.learning_rate.factor(self.done, len(self.updates))
+        self.scaler.unscale_(self.optimizer)
+        norm = float(clip_grad_norm_(self.adapter.parameters(), limit))
+        asked = self.settings.optimizer.lr * self.settings.learning_rate.factor(self.done, len(self.updates))
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        self.optimizer.step()
-        self.done += 1
-        done = Done(
-            self.done, self.epoch, self.terms, rate, self.seed, self.probe, lambda text: warn(self.listener, text)
-        )
-        notes: dict[str, float] = {}
+            group["lr"] = asked
+        entry = {"gradient_norm": norm, "clipped": float(norm > limit)}
+        if math.isfinite(norm):
+            self.scaler.step(self.optimizer)
+            self.done += 1
+            rate = self.settings.optimizer.rate(self.optimizer, asked)
+            entry |= {"lr": rate} | self._look(rate)
+        elif self.scaler.get_scale() > 1:  # float16 ran over: this update is left out, the next scale is smaller
+            self.done += 1
+            entry |= {"lr": 0.0, "gradient_norm": 0.0}
+        else:
+            raise self.not_finite(rows, {"gradient_norm": norm})
+        if self.scaler.is_enabled():
+            entry |= {"overflow": float(not math.isfinite(norm)), "loss_scale": self.scaler.get_scale()}
+            self.scaler.update()
+        return entry
+
+    def _look(self, rate: float) -> dict[str, float]:
+        """What the methods do after the optimizer's step, and note."""
+        tell, notes = partial(warn, self.listener), dict[str, float]()
         for name, method in self.regularizers.items():
+            heard = self.heard.get(name, NOTHING_HEARD)
+            done = Done(self.done, self.epoch, self.terms, heard, rate, self.seed, self.probe, tell)
             self.memories[name] = method.after_update(self.adapter, self.memories[name], done)
             notes |= {f"{name}.{key}": value for key, value in method.notes(self.memories[name]).items()}
-        return {"lr": rate, "gradient_norm": norm, "clipped": float(norm > limit), **notes}
+        return notes
 
     def weights(self) -> dict[str, float]:
         """Each method's weight as it is in the loss now."""
@@ -275,16 +228,17 @@ class Run:
     def as_shipped(self) -> Iterator[None]:
         """The adapter as it goes into LoRA files, inside the block; afterwards it is as trained."""
         trained = None
-        for name, method in self.regularizers.items():
-            state = method.shipped(self.adapter, self.memories.get(name, {}), self.epoch)
-            if state is not None:
-                trained = trained or self.adapter.state()
-                self.adapter.load(state)
-        try:
-            yield
-        finally:
-            if trained is not None:
-                self.adapter.load(trained)
+        with self.settings.optimizer.shipping(self.optimizer):
+            for name, method in self.regularizers.items():
+                state = method.shipped(self.adapter, self.memories.get(name, {}), self.epoch)
+                if state is not None:
+                    trained = trained or self.adapter.state()
+                    self.adapter.load(state)
+            try:
+                yield
+            finally:
+                if trained is not None:
+                    self.adapter.load(trained)
 
     # -- what happens now and then -----------------------------------------------------------------------------
 
@@ -292,18 +246,25 @@ class Run:
         """Whether something that happens every so many updates happens now; the last update counts."""
         return every > 0 and (self.done % every == 0 or self.done == len(self.updates))
 
+    def ended(self) -> bool:
+        """Whether the best LoRA so far has not been bettered for as long as one was to wait."""
+        patience = self.settings.best.patience
+        return patience is not None and self.best.since >= patience
+
     def handle_due(self, entry: dict[str, float]) -> None:
-        """Log, watch, save, sample; stop when asked to."""
-        if self.due(self.settings.watch_every):
-            with self.as_shipped():
-                entry |= {name: read() for name, read in self.watch.items()}
-        self.journal.write(entry)
-        self.listener(Event("log", dict(entry)))
-        progress(self.listener, "training", self.done, len(self.updates), **entry)
-        stopping = self.stop()
-        if self.due(self.settings.save_every) or stopping:
+        """Watch, log, save, sample; stop when any rank is asked to."""
+        if self.ranks.first:
+            if self.due(self.settings.watch_every):
+                entry |= self._watch()
+            self.journal.write(entry)
+            self.listener(Event("log", dict(entry)))
+            progress(self.listener, "training", self.done, len(self.updates), **entry)
+        if self.settings.best.keep:
+            self.best = Best(**self.ranks.told(self.best.standing()))
+        stopping = self.ranks.any(self.stop())
+        if self.due(self.settings.save_every) or stopping or self.ended():
             self.save()
-        if self.due(self.settings.sample_every):
+        if self.due(self.settings.sample_every) and self.ranks.first:
             with self.as_shipped():
                 self.sample(self.done)
         if stopping and self.done < len(self.updates):
@@ -311,91 +272,127 @@ class Run:
                 f"stopped after update {self.done} of {len(self.updates)}; the same command goes on from there"
             )
 
-    def state_path(self, update: int) -> Path:
-        return self.folder / "states" / f"{update:06d}.safetensors"
+    def _watch(self) -> dict[str, float]:
+        """Readings of the adapter as it is shipped; the best one's LoRA is kept."""
+        best = self.settings.best
+        with self.as_shipped():
+            readings = {name: value for read in self.watch for name, value in read().items()}
+            if best.keep:
+                score = best.score(readings)
+                readings |= {} if score is None else {SCORE: score}
+                self.best = self.best.after(score, self.done)
+                if self.best.update == self.done:
+                    self._write(self.files.best)
+        if self.ended() and self.done < len(self.updates):
+            note(
+                self.listener,
+                f"ended after update {self.done} of {len(self.updates)}: no better score for {self.best.since} "
+                f"readings; the best LoRA is that of update {self.best.update}, {self.files.best}",
+            )
+        return readings
 
-    def snapshot_path(self, update: int) -> Path:
-        """Where the LoRA as it was after so many updates is kept."""
-        return self.folder / "snapshots" / f"lora-{update:06d}.safetensors"
+    def _write(self, path: Path) -> None:
+        """The adapter as it is, as a LoRA file."""
+        save_lora(self.adapter, path, self.header(self.done), SAVED[self.settings.save_precision])
 
     def save(self) -> None:
         """The LoRA so far, then the state; older ones go when the new ones are whole."""
-        with self.as_shipped():
-            save_lora(self.adapter, self.snapshot_path(self.done), self.metadata)
-        state = TrainState(
-            self.done,
-            self.plan,
-            self.adapter.state(),
-            pack_optimizer(self.optimizer),
-            self.memories,
-            torch.get_num_threads(),
+        state = self.state()
+        if self.ranks.first:
+            with self.as_shipped():
+                self._write(self.files.snapshot(self.done))
+            self.files.keep_state(state)
+            if self.settings.keep is not None:
+                keep_newest(self.files.snapshots, self.settings.keep)
+        if not in_step(self.ranks, state):
+            self.go_on_from(state_of_first(self.ranks, state) or state)
+
+    def state(self) -> TrainState:
+        """Everything that must survive."""
+        return TrainState(
+            update=self.done,
+            plan=self.plan,
+            adapter=self.adapter.state(),
+            optimizer=OptimizerMemory.of(self.optimizer),
+            memories=self.memories,
+            threads=torch.get_num_threads(),
+            standing={
+                "means": self.means.standing(),
+                "scaler": self.scaler.state_dict(),
+                "best": self.best.standing(),
+            },
         )
-        save_state(state, self.state_path(self.done))
-        _keep_newest(self.folder / "states", STATES_KEPT)
-        if self.settings.keep is not None:
-            _keep_newest(self.folder / "snapshots", self.settings.keep)
 
     def resume(self) -> None:
         """Go on from the newest saved state, if there is one. Raises TenutoError when it is of another plan."""
-        saved = sorted((self.folder / "states").glob("*.safetensors"))
-        if not saved:
-            self.journal.cut(0)
-            return
-        state = load_state(saved[-1])
-        if state.plan != self.plan:
+        if not self.ranks.same(json.dumps(self.plan.facts, sort_keys=True)):
             raise TenutoError(
-                f"{self.folder}: holds a training with other settings or data; give this one another folder (--out), "
-                "or delete that one"
+                "the processes of this job see different projects, pictures, prior images or checkpoints; give every "
+                "machine the same files"
             )
+        state = state_of_first(self.ranks, self.files.newest_state(self.plan) if self.ranks.first else None)
+        if self.ranks.first:
+            self.journal.cut(state.update if state else 0)
+            logged = self.journal.read()  # a power cut may have taken the log's last lines
+            self.maker.forwards = int(logged[-1]["forwards"]) if logged else 0
+        if state:
+            self.go_on_from(state)
+
+    def go_on_from(self, state: TrainState) -> None:
+        """Stand where this state was taken."""
         if state.threads != torch.get_num_threads():
             warn(
                 self.listener,
                 f"saved with {state.threads} CPU threads, now {torch.get_num_threads()}: last bits may differ",
             )
         self.adapter.load(state.adapter)
-        unpack_optimizer(self.optimizer, state.optimizer)
+        state.optimizer.give(self.optimizer)
         self.memories = {name: state.memories.get(name, {}) for name in self.regularizers}
+        self.means.stand(state.standing["means"])
+        self.scaler.load_state_dict(state.standing["scaler"])
+        self.best = Best(**state.standing["best"])
         self.done = state.update
-        self.journal.cut(self.done)
-        logged = self.journal.read()  # a power cut may have taken the log's last lines
-        self.forwards = int(logged[-1]["forwards"]) if logged else 0
 
-    def not_finite(self, batch: Sequence[Draft], terms: Mapping[str, Tensor]) -> NotFinite:
-        values = ", ".join(f"{name} = {float(value.detach()):g}" for name, value in terms.items())
-        names = ", ".join(f"{row.role} {row.id[:20]} ({row.caption[:40]})" for row in batch)
+    def finish(self) -> Path:
+        """The LoRA at the end, as strong as the methods let it be."""
+        with self.as_shipped():
+            strength = math.prod(
+                method.shipped_strength(self.adapter, self.probe) for method in self.regularizers.values()
+            )
+            with self.adapter.rescaled(strength):
+                if self.ranks.first:
+                    self._write(self.files.lora)
+        if strength != 1:
+            note(self.listener, f"the finished LoRA ships at {strength:.2f} of its strength, to be at the drift budget")
+        return self.files.lora
+
+    def not_finite(self, rows: Sequence[Draft | Row], values: Mapping[str, float]) -> NotFinite:
+        """The error that names the rows; nothing of this update was applied or saved."""
+        told = ", ".join(f"{name} = {value:g}" for name, value in values.items())
+        names = ", ".join(f"{row.role} {row.id[:20]} ({row.caption[:40]})" for row in rows)
         return NotFinite(
-            f"update {self.done + 1}: the loss is not finite ({values}) on rows: {names}; nothing was applied, the "
-            f'last good state is in {self.folder / "states"}; lower training.optimizer.lr or use precision = "fp32"'
+            f"update {self.done + 1}: not finite ({told}) on rows: {names}; nothing was applied, the last good state "
+            f'is in {self.files.states}; lower training.optimizer.lr or use precision = "fp32"'
         )
 
 
 def train(run: Run) -> Path:
-    """Train to the end, from wherever the run's folder stands. Returns the LoRA file. Raises Stopped, NotFinite."""
+    """Train to the end, from wherever the run's folder stands. Returns the LoRA file. Raises Stopped, NotFinite.
+
+    What is finished is left as it is: the header of its file tells when it was made.
+    """
     run.resume()
+    finished = run.over()
     run.base.checkpointing(run.settings.gradient_checkpointing)
+    run.means.begin()
     run.begin()
     for rows in run.remaining():
         start = time.perf_counter()
         entry = {"update": float(run.done + 1), "epoch": run.epoch}
         entry |= {f"weight.{name}": weight for name, weight in run.weights().items()}
         entry |= {f"loss.{name}": value for name, value in run.learn(rows).items()}
-        entry |= {"prior_rows": float(sum(row.role == "prior" for row in rows))}
-        entry |= run.apply()
-        run.handle_due(entry | {"seconds": time.perf_counter() - start, "forwards": float(run.forwards)})
-    target = run.folder / "lora.safetensors"
-    with run.as_shipped():
-        save_lora(run.adapter, target, run.metadata)
-    return target
-
-
-def _masks(batch: Sequence[Draft], device: torch.device) -> Tensor | None:
-    """[B 1 H W], or None where no row has a mask."""
-    if all(draft.mask is None for draft in batch):
-        return None
-    whole = torch.ones(1, *batch[0].latents.shape[1:])
-    return torch.stack([whole if draft.mask is None else draft.mask for draft in batch]).to(device)
-
-
-def _keep_newest(folder: Path, count: int) -> None:
-    for old in sorted(folder.glob("*.safetensors"))[: -count or None]:
-        old.unlink()
+        entry |= {"prior_rows": float(run.rows["prior"])}
+        entry |= run.apply(rows)
+        forwards = float(run.ranks.sum(torch.tensor(run.maker.forwards)))
+        run.handle_due(entry | {"seconds": time.perf_counter() - start, "forwards": forwards})
+    return run.files.lora if finished and run.files.lora.is_file() else run.finish()

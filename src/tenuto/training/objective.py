@@ -1,9 +1,10 @@
 """The loss equation, in one place.
 
-    L = sum_terms sum_i share_i * term_i + sum_k penalty_k          share_i = 1 / rows of i's role in the whole update
+    L = sum_terms sum_i share_i * term_i + sum_k penalty_k          share_i = 1 / (p * rows of i's role in the update)
 
-so the instance term is the mean over instance rows and every prior term the mean over prior rows, whatever the
-batch size, the ratio or the way an update is cut into micro-batches. Penalties look at the adapter alone, once.
+with p the part of the updates that has rows of the role (`rows.importance`): so the instance term is the mean over
+instance rows and every prior term, over the training, the mean over prior rows, whatever the batch size, the ratio or
+the way an update is cut into micro-batches. Penalties look at the adapter alone, once.
 """
 
 from __future__ import annotations
@@ -43,9 +44,21 @@ def _held(step: Step, name: str, term: Tensor, methods: Methods, memories: Memor
     """A method's term as the other methods have it."""
     for other, method in methods.items():
         if other != name:
-            term = method.weigh_held(step, term)
+            term = method.weigh_held(step, term, memories.get(other, NOTHING))
     factor = multiplier(name, methods, memories)
     return term if factor == 1 else factor * term
+
+
+def hear(step: Step, methods: Methods, memories: Memories, heard: dict[str, Tensor]) -> None:
+    """Add what every method that listens takes from a micro-batch."""
+    for name in heard:
+        heard[name] = heard[name] + methods[name].hear(step, memories.get(name, NOTHING))
+
+
+def silence(methods: Methods, memories: Memories) -> dict[str, Tensor]:
+    """Of every method that listens, what it hears at first."""
+    found = {name: method.silence(memories.get(name, NOTHING)) for name, method in methods.items()}
+    return {name: own for name, own in found.items() if own.numel()}
 
 
 def penalties(adapter: Adapter, methods: Methods, memories: Memories, epoch: float) -> dict[str, Tensor]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from tenuto.adapters.adapter import Adapter
 from tenuto.prior.states import BasePath
+from tenuto.ranks import ALONE, Ranks
 from tenuto.regularizers.base import Activations
 from tenuto.regularizers.draft import Draft
 from tenuto.regularizers.normal import BINS, bins_of
@@ -30,16 +31,22 @@ class BaseProbe:
     def __init__(
         self,
         rows: Callable[[Role], Sequence[Row]],
+        prompts: Callable[[], Mapping[str, str]],
         draft: Callable[[Row, int], Draft],
         step: Callable[[Sequence[Draft]], Step],
         adapter: Adapter,
         paths: Sequence[BasePath] = (),
+        ranks: Ranks = ALONE,
     ) -> None:
         """draft: a row at a bin of t; step: drafts as a step (one size and text length); paths: the controller's."""
-        self._rows, self._draft, self._step, self._adapter = rows, draft, step, adapter
+        self._prompts = prompts
+        self._rows, self._draft, self._step, self._adapter, self._ranks = rows, draft, step, adapter, ranks
         self._sensor = [(path, index) for path in paths for index in range(path.count)]
         self._steps: dict[Role, list[Step]] = {}
         self._effects: dict[tuple[Role, At], Tensor] = {}
+
+    def prior_prompts(self) -> Mapping[str, str]:
+        return self._prompts()
 
     @torch.no_grad()
     def effect(self, role: Role, at: At) -> Tensor:
@@ -80,13 +87,12 @@ class BaseProbe:
 
     @torch.no_grad()
     def sensor_moved(self, states: Sequence[int]) -> Tensor:
-        moved: dict[int, Tensor] = {}
-        drafts = {number: self._at(number) for number in states}
-        for batch in micro_batches(list(drafts.values()), AT_ONCE):
+        moved = torch.zeros(len(self._sensor))
+        for batch in micro_batches([self._at(number) for number in self._ranks.part(states)], AT_ONCE):
             step = self._step(batch)
             gaps = (step.predict() - step.target).square().sum(dim=(1, 2, 3)).cpu()
-            moved |= {draft.visit: gap for draft, gap in zip(batch, gaps, strict=True)}
-        return torch.stack([moved[number] for number in states])
+            moved[[draft.visit for draft in batch]] = gaps
+        return self._ranks.sum(moved)[list(states)]
 
     def _at(self, number: int) -> Draft:
         """A controller state as a row; `visit` is its number."""

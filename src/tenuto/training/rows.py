@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from tenuto.data.schedule import Update
 from tenuto.prior.states import BasePath
 from tenuto.regularizers.draft import Draft
 from tenuto.words import Role, Size
+
+ROLES: tuple[Role, ...] = ("instance", "prior")
+EVEN: Mapping[Role, float] = dict.fromkeys(ROLES, 1.0)
+MOST = 8.0
+"""Largest importance weight: a rarer and still larger gradient would mostly be clipped."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +49,9 @@ class Source(Protocol):
 
     def row(self, visit: int) -> Row: ...
 
+    def prompt(self) -> str:
+        """What its rows are asked with, as long as no variation changes it."""
+
 
 def micro_batches(rows: Sequence[Draft], limit: int | None, *, apart: bool = False) -> Iterator[list[Draft]]:
     """Rows of one (size, chunks) together, at most `limit` of them at a time, in the order in which they came.
@@ -60,7 +69,18 @@ def micro_batches(rows: Sequence[Draft], limit: int | None, *, apart: bool = Fal
             yield group[start : start + step]
 
 
-def shares(batch: Sequence[Draft], update: Sequence[Draft]) -> Tensor:
-    """1 / rows of each row's role in the whole update [B]."""
-    counts = {role: sum(row.role == role for row in update) for role in {row.role for row in update}}
-    return torch.tensor([1 / counts[row.role] for row in batch])
+def roles(rows: Sequence[Row] | Sequence[Draft]) -> dict[Role, int]:
+    """How many rows there are of each role."""
+    return {role: sum(row.role == role for row in rows) for role in ROLES}
+
+
+def importance(updates: Sequence[Update]) -> dict[Role, float]:
+    """Per role 1 / the part of the updates that has rows of it: what those rows count, so that a role's term is worth
+    the same over a training in however few updates its rows come (weight / p); at most MOST."""
+    found = {role: sum(bool(update.of(role)) for update in updates) for role in ROLES}
+    return {role: min(len(updates) / count, MOST) if count else 1.0 for role, count in found.items()}
+
+
+def shares(batch: Sequence[Draft], counts: Mapping[Role, int], weights: Mapping[Role, float] = EVEN) -> Tensor:
+    """Weight of its role / rows of its role in the whole update, of each row [B]."""
+    return torch.tensor([weights[row.role] / counts[row.role] for row in batch])

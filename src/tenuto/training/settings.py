@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from collections.abc import Mapping
+from typing import Any, Literal, Self
 
-from pydantic import NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+import torch
+from pydantic import (
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    SerializeAsAny,
+    field_validator,
+    model_validator,
+)
 
 from tenuto.adapters.adapter import AdapterSettings
-from tenuto.training.optimizers import LearningRateSettings, OptimizerSettings
+from tenuto.training.best import BestSettings
+from tenuto.training.optimizers import AdamWSettings, LearningRateSettings, OptimizerSettings, optimizer_of
 from tenuto.words import Settings
+
+SAVED = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 class TrainingSettings(Settings):
@@ -22,8 +34,14 @@ class TrainingSettings(Settings):
     """Instance rows per update. Prior rows come on top: batch x ratio."""
     micro_batch: PositiveInt | None = None
     """Most rows in one forward; smaller needs less memory and changes the result only by rounding. Unset: all."""
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """Of the base; the LoRA itself is always trained in fp32."""
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """Of the base; the LoRA itself is always trained in fp32. fp16, for cards without bf16, scales the loss: an update
+    whose gradients run over is left out, logged as `overflow`, and the scale halved."""
+    compile: bool = False
+    """Let torch.compile make the denoiser faster: minutes at the start of each training. Where it fails, that is said
+    and the training goes on without it."""
+    save_precision: Literal["fp32", "fp16", "bf16"] = "fp32"
+    """Of the LoRA files. fp32: what was trained, bit for bit; fp16: half the size, rounded in the fourth digit."""
     gradient_checkpointing: bool = False
     """Less memory, a third more time, the same gradients."""
     clip_norm: PositiveFloat | None = 1.0
@@ -46,13 +64,32 @@ class TrainingSettings(Settings):
     """Write how often each tag occurs in the instance captions into the LoRA's header, where web UIs show it."""
     adapter: AdapterSettings = AdapterSettings()
     """Which layers are adapted, and how."""
-    optimizer: OptimizerSettings = OptimizerSettings()
-    """AdamW's settings."""
+    optimizer: SerializeAsAny[OptimizerSettings] = AdamWSettings()
+    """How gradients become steps; `name` says which optimizer."""
     learning_rate: LearningRateSettings = LearningRateSettings()
     """Schedule of the learning rate."""
+    best: BestSettings = BestSettings()
+    """Whether the best LoRA on the way is kept, and when to end early."""
+
+    @field_validator("optimizer", mode="before")
+    @classmethod
+    def _by_name(cls, value: Any) -> Any:
+        return optimizer_of(value) if isinstance(value, Mapping) else value
 
     @model_validator(mode="after")
     def _one_length(self) -> Self:
         if self.steps is not None and self.epochs is not None:
             raise ValueError("give steps or epochs, not both")
+        return self
+
+    @model_validator(mode="after")
+    def _fitting_schedule(self) -> Self:
+        if self.learning_rate.shape != "constant" and not self.optimizer.schedulable():
+            raise ValueError(f'{self.optimizer.name} takes no falling rate: set learning_rate.shape = "constant"')
+        return self
+
+    @model_validator(mode="after")
+    def _readings_for_the_best(self) -> Self:
+        if self.best.keep and not self.watch_every:
+            raise ValueError("best.keep needs readings: set watch_every")
         return self

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -13,10 +13,12 @@ from tenuto.data.cache import Cache, key_of
 from tenuto.data.dataset import Item, VariationSettings, flipped, vary
 from tenuto.data.images import fit, read_image, read_mask
 from tenuto.data.tags import remove_trigger
+from tenuto.events import Listener, progress
 from tenuto.families.base import Base
 from tenuto.prior.store import PriorImage, PriorStore
 from tenuto.randomness import shuffler
 from tenuto.training.rows import Row
+from tenuto.words import Stopped
 
 MaskOf = Callable[[Item, bool], Tensor | None]
 """(item, mirrored) -> how much each place counts [1 H W], at the latents' size; None: all of it."""
@@ -58,6 +60,9 @@ class InstanceSource:
             self.mask(self.item, mirrored),
         )
 
+    def prompt(self) -> str:
+        return self.item.caption
+
 
 @dataclass(frozen=True)
 class PriorSource:
@@ -75,6 +80,9 @@ class PriorSource:
         path = self.store.path(own.id, self.states) if self.states and own.kind == "generated" else None
         return Row(own.id, visit, "prior", own.bucket, self.caption, self.chunks, latents, path=path)
 
+    def prompt(self) -> str:
+        return self.caption
+
 
 class Latents:
     """Latents of the user's pictures, encoded once per content, bucket and base, kept on disk and in memory."""
@@ -90,6 +98,15 @@ class Latents:
         """[3 H W] in -1..1 at the bucket's size."""
         pixels = fit(read_image(item.path, self.background), item.bucket)
         return pixels.flip(-1) if mirrored else pixels
+
+    def fill(self, items: Sequence[Item], *, mirrored: bool, listener: Listener, stop: Callable[[], bool]) -> None:
+        """Encode what will be asked for, so that the autoencoder is not needed in between."""
+        wanted = [(item, way) for item in items for way in ((False, True) if mirrored else (False,))]
+        for done, (item, way) in enumerate(wanted, 1):
+            if stop():
+                raise Stopped("stopped while pictures were encoded; the same command goes on from there")
+            self(item, way)
+            progress(listener, "encoding pictures", done, len(wanted))
 
     def _load(self, item: Item, mirrored: bool) -> Tensor:
         key = key_of("latents", item.content, item.bucket, self.background, mirrored, self.base.hash)

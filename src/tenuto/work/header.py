@@ -8,10 +8,10 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import tomli_w
 
@@ -19,25 +19,55 @@ from tenuto import __version__
 from tenuto.data.captions import split_tags
 from tenuto.data.dataset import Item
 from tenuto.data.schedule import Update, usage
+from tenuto.evaluation.record import Comparison
 from tenuto.files import hash_text
 from tenuto.prior.store import PriorImage
 from tenuto.project import Project
 from tenuto.work.prepare import Prepared
-
-if TYPE_CHECKING:
-    from tenuto.work.train import Training
+from tenuto.work.trainings import Training
 
 
 def training_header(
     prepared: Prepared, training: Training, updates: Sequence[Update], prior: Sequence[PriorImage]
-) -> dict[str, str]:
-    """The header of a training's LoRA files. Time stamps are the only thing in it that differs between equal runs."""
-    return {
-        **_own(prepared, training, updates, prior),
-        **_data(prepared, updates, prior),
-        **_optimization(prepared, training, updates),
-        **_about(prepared),
-    }
+) -> Callable[[int], dict[str, str]]:
+    """The header of a training's LoRA as it is after so many updates.
+
+    Time stamps are the only thing in it that differs between equal runs.
+    """
+    started = time.time()
+
+    def header(done: int) -> dict[str, str]:
+        return {
+            **_own(prepared, training, updates[:done], prior),
+            **_data(prepared, updates[:done], prior, prepared.length.epochs * done / len(updates)),
+            **_optimization(prepared, training, updates),
+            **_place(prepared.length.epochs * done / len(updates), done),
+            **_about(prepared, started),
+        }
+
+    return header
+
+
+def results_header(results: Mapping[str, Comparison], training: Training) -> dict[str, str]:
+    """What the comparison found of this training, concept by concept: numbers only, drift apart as well."""
+    numbers = {concept: _numbers(result, training) for concept, result in results.items()}
+    drifts = [own["drift"] for own in numbers.values() if "drift" in own]
+    header = {"tenuto_comparison": json.dumps(numbers, ensure_ascii=False)}
+    return header | ({"tenuto_drift": f"{sum(drifts) / len(drifts):.4g}"} if drifts else {})
+
+
+def _numbers(result: Comparison, training: Training) -> dict[str, float]:
+    """Of this training alone where there were several, else of the arm; without times: equal runs write equal bytes."""
+    found = {}
+    for name, number in result.arms.get(training.arm, {}).items():
+        if name == "seconds":
+            continue
+        value = number.mean
+        if result.per_seed_means == "trainings" and len(number.per_seed) == len(result.training_seeds[training.arm]):
+            value = number.per_seed[result.training_seeds[training.arm].index(training.seed)]
+        if value is not None:
+            found[name] = float(f"{value:.4g}")
+    return found
 
 
 def _own(
@@ -62,16 +92,15 @@ def _own(
     }
 
 
-def _data(prepared: Prepared, updates: Sequence[Update], prior: Sequence[PriorImage]) -> dict[str, str]:
+def _data(prepared: Prepared, updates: Sequence[Update], prior: Sequence[PriorImage], epochs: float) -> dict[str, str]:
     items, use = prepared.items, usage(updates, prior)
-    epochs = max(prepared.length.epochs, 1e-9)
     folders: dict[str, list[Item]] = {}
     for item in items:
         folders.setdefault(item.path.parent.name, []).append(item)
     buckets = Counter(item.bucket for item in items)
     header = {
         "ss_num_train_images": str(prepared.length.rows_per_epoch),
-        "ss_num_reg_images": str(round(use.draws / epochs)),
+        "ss_num_reg_images": str(round(use.draws / max(epochs, 1e-9))),
         "ss_num_validation_images": str(len(prepared.validation)),
         "ss_dataset_dirs": _json({name: _folder(own) for name, own in folders.items()}),
         "ss_reg_dataset_dirs": _json({"prior": {"n_repeats": 1, "img_count": len(use.used)}} if use.used else {}),
@@ -101,11 +130,10 @@ def _tags(items: Sequence[Item]) -> dict[str, int]:
 
 def _optimization(prepared: Prepared, training: Training, updates: Sequence[Update]) -> dict[str, str]:
     own = prepared.project.training
-    rate, method = own.optimizer.lr, own.optimizer
+    rate = own.optimizer.lr
     text = "text_encoder" in own.adapter.parts
     weights = [m.weight for m in training.regularizers.values() if m.active() and m.needs_prior()]
     header = {
-        "ss_steps": str(len(updates)),
         "ss_max_train_steps": str(len(updates)),
         "ss_num_epochs": f"{prepared.length.epochs:g}",
         "ss_num_batches_per_epoch": str(-(-prepared.length.rows_per_epoch // own.batch)),
@@ -119,27 +147,32 @@ def _optimization(prepared: Prepared, training: Training, updates: Sequence[Upda
         "ss_text_encoder_lr": str(rate if text else None),
         "ss_lr_scheduler": own.learning_rate.shape,
         "ss_lr_warmup_steps": str(own.learning_rate.warmup),
-        "ss_optimizer": f"torch.optim.adamw.AdamW(weight_decay={method.weight_decay},betas={method.betas})",
+        "ss_optimizer": own.optimizer.title,
         "ss_max_grad_norm": str(own.clip_norm),
-        "ss_mixed_precision": "bf16" if own.precision == "bf16" else "no",
+        "ss_mixed_precision": "no" if own.precision == "fp32" else own.precision,
         "ss_full_fp16": "False",
         "ss_cache_latents": "True",
     }
     return header | ({"ss_prior_loss_weight": str(max(weights))} if weights else {})
 
 
-def _about(prepared: Prepared) -> dict[str, str]:
+def _place(epochs: float, done: int) -> dict[str, str]:
+    """Where this file stands on the way."""
+    return {"ss_steps": str(done), "ss_epoch": str(int(epochs)), "ss_training_finished_at": str(time.time())}
+
+
+def _about(prepared: Prepared, started: float) -> dict[str, str]:
     """Names, and when: the start of this training."""
-    project, now = prepared.project, time.time()
+    project = prepared.project
     name = project.name or prepared.concepts[0].name
     triggers = ", ".join(concept.trigger for concept in prepared.concepts if concept.trigger)
     return {
         "ss_output_name": name,
         "ss_sd_model_name": _name(project.base.model),
         "ss_clip_skip": str(project.base.clip_skip if project.base.clip_skip > 1 else None),
-        "ss_training_started_at": str(now),
+        "ss_training_started_at": str(started),
         "modelspec.title": name,
-        "modelspec.date": datetime.fromtimestamp(now).isoformat(timespec="seconds"),
+        "modelspec.date": datetime.fromtimestamp(started).isoformat(timespec="seconds"),
     } | ({"modelspec.trigger_phrase": triggers} if triggers else {})
 
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from tenuto.adapters.tuners.base import TRAITS
 from tenuto.data.dataset import Concept, Item
+from tenuto.data.images import read_mask
 from tenuto.data.problems import Problem
 from tenuto.families.base import Base
 from tenuto.project import Project
 from tenuto.regularizers.base import Regularizer
 from tenuto.training.sources import MaskOf, Masks, no_mask
+from tenuto.work.adapter import tuner_for
 
 
 def masks_of(project: Project, base: Base) -> MaskOf:
@@ -17,13 +20,29 @@ def masks_of(project: Project, base: Base) -> MaskOf:
     return Masks(base) if project.data.alpha == "mask" else no_mask
 
 
-def lacks(project: Project, base: Base, concepts: Sequence[Concept], items: Sequence[Item]) -> list[Problem]:
-    """An error for everything that an active method needs and does not get."""
+def lacks(
+    project: Project, concepts: Sequence[Concept], items: Sequence[Item], validation: Sequence[Item]
+) -> list[Problem]:
+    """An error for everything that an active method, or the search for the best LoRA, needs and does not get."""
     active = {name: method for name, method in project.regularizers.items() if method.active()}
     cut = [own.name for own in project.concepts if project.prior_of(own).captions != "full"]
-    masks = masks_of(project, base)
+    silent = not any(project.prior_of(own).ratio for own in project.concepts)
     found: list[Problem] = []
+    tuner = tuner_for(project)
+    if project.training.best.keep and not validation:
+        what, remedy = "no pictures are kept out of training", "set data.validation, e.g. to 0.1, or give more pictures"
+        found.append(Problem("error", "training.best", what, remedy))
     for name, method in active.items():
+        if method.needs_prior() and silent:
+            remedy = "set prior.ratio, or take the method out"
+            found.append(Problem("error", f"regularizers.{name}", "needs prior rows, and prior.ratio is 0", remedy))
+        if (trait := method.needs_trait()) and trait not in tuner.traits:
+            what = f"needs an adapter that is {TRAITS[trait]}, and {tuner.file_kind} is none"
+            found.append(
+                Problem(
+                    "error", f"regularizers.{name}", what, 'set training.adapter.kind = "lora", or the method otherwise'
+                )
+            )
         for what, remedy in _of(method, active):
             found.append(Problem("error", f"regularizers.{name}", what, remedy))
         if method.needs_states() and cut:
@@ -33,10 +52,23 @@ def lacks(project: Project, base: Base, concepts: Sequence[Concept], items: Sequ
             found.append(
                 Problem("error", f"regularizers.{name}", "needs a trigger to leave out", "set concepts.trigger")
             )
-        if method.needs_masks() and all(masks(item, False) is None for item in items):
+        if method.needs_masks() and not _any_mask(project, items):
             remedy = 'set data.alpha = "mask" and give pictures with transparency'
             found.append(Problem("error", f"regularizers.{name}", "needs masks", remedy))
     return found
+
+
+def shipping(project: Project) -> list[Problem]:
+    """A warning where what is trained will be no ordinary LoRA."""
+    tuner = tuner_for(project)
+    if not tuner.ships:
+        return []
+    what = f"{tuner.file_kind} does not ship as an ordinary LoRA: {tuner.ships}"
+    return [Problem("warning", "training.adapter.kind", what, '"lora" is read everywhere')]
+
+
+def _any_mask(project: Project, items: Sequence[Item]) -> bool:
+    return project.data.alpha == "mask" and any(read_mask(item.path, item.bucket) is not None for item in items)
 
 
 def _of(method: Regularizer, active: Mapping[str, Regularizer]) -> Iterator[tuple[str, str]]:

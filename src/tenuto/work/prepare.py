@@ -4,42 +4,48 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import ceil
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from tenuto.adapters.files import check_file, read_lora
+from tenuto.adapters.files import read_lora
+from tenuto.adapters.onto import check_file
 from tenuto.data.bank import Bank
 from tenuto.data.dataset import Concept, Item, scan, split_validation
 from tenuto.data.problems import Problem
 from tenuto.data.schedule import Arithmetic, PriorItem, Update, arithmetic, plan_updates, usage
+from tenuto.evaluation.arms import check_settings
 from tenuto.evaluation.prompts import derive
 from tenuto.events import Listener, note, silent, stage, warn
-from tenuto.families.base import Base
-from tenuto.families.checkpoints import find_base, open_base
+from tenuto.families.base import Base, Geometry
+from tenuto.families.checkpoints import fetch_base, find_base, open_base
+from tenuto.families.survey import same_layers
 from tenuto.prior.audit import AuditReport, ConceptPlan, TrainingPlan, audit
 from tenuto.prior.plan import PriorPlan, plan_prior
 from tenuto.prior.prompts import PriorPrompt, derive_prompts, partial_filters
 from tenuto.project import ConceptSettings, Project
 from tenuto.words import TenutoError
-from tenuto.work.needs import lacks
+from tenuto.work.memory import Memory
+from tenuto.work.needs import lacks, shipping
+from tenuto.work.readers import find_readers
 
 DEFAULT_EPOCHS = 10
 STATES_PER_PATH = 4
 """Of a controller path: few, so that there are many prompts."""
 SENSOR_GUIDANCE = 4.0
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+MOST = 10_000_000
+"""Rows or images that a plan may hold: a hundred times what anybody has trained on."""
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """A project with everything read that can be known before any long work."""
+class Outlook:
+    """A project with everything that can be known without the base's weights."""
 
     project: Project
-    base: Base
     concepts: tuple[Concept, ...]
     items: tuple[Item, ...]
     """Instance items to train on."""
@@ -62,6 +68,13 @@ class Prepared:
         )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Prepared(Outlook):
+    """The same with the base opened."""
+
+    base: Base
+
+
 def length_of(project: Project) -> dict[str, int]:
     """How long the project trains, as the schedule takes it."""
     training = project.training
@@ -72,6 +85,7 @@ def length_of(project: Project) -> dict[str, int]:
 
 def prepare(project: Project, listener: Listener = silent) -> Prepared:
     """Open the base, read pictures and captions, derive prompts, plan the prior set. Raises TenutoError."""
+    project.training.optimizer.check()
     stage(listener, f"opening {project.base.model}")
     base = open_base(
         project.base.model,
@@ -84,24 +98,53 @@ def prepare(project: Project, listener: Listener = silent) -> Prepared:
     )
     for text in base.notes:
         note(listener, text)
+    check_settings(project.comparison)
     _check_loras(project, base)
+    if (other := project.comparison.other_base) is not None:
+        check_other_base(project.base.model, other)
+    find_readers(project, None)
+    return Prepared(**vars(look_ahead(project, base.geometry)), base=base)
+
+
+def look_ahead(project: Project, geometry: Geometry, pictures: Pictures | None = None) -> Outlook:
+    """Derive prompts and plan the prior set for a base of this geometry. Raises TenutoError.
+
+    pictures: those that were read before, where only numbers have changed since.
+    """
     concepts = tuple(
         Concept(own.name, own.kind, own.trigger, own.class_word, Path(own.images)) for own in project.concepts
     )
-    found, problems = _read_instances(project, base)
-    items, validation = split_validation(found, project.data.validation, project.seed)
-    foreign, more = _read_foreign(project, base)
+    read = pictures or read_pictures(project, geometry)
+    items, validation = split_validation(read.items, project.data.validation, project.seed)
     bank = bank_of(project)
-    ratios = _ratios(project, foreign)
+    ratios = _ratios(project, read.foreign)
     if not items:
-        raise TenutoError(f"{project.concepts[0].images}: no usable picture; " + "; ".join(map(str, problems[:3])))
+        raise TenutoError(f"{project.concepts[0].images}: no usable picture; " + "; ".join(map(str, read.problems[:3])))
     length = arithmetic(items, batch=project.training.batch, ratio=ratios, **length_of(project))
+    _refuse_endless("rows are trained", length.instance_rows + length.prior_rows)
+    _refuse_endless("rows make an epoch", length.rows_per_epoch)
     prompts = _prompts(project, concepts, items, bank, ratios, length)
     plan = plan_prior(prompts, project.prior.sampler, seed=project.prior.seed, batch=project.prior.batch)
-    return Prepared(
-        project, base, concepts, tuple(items), tuple(validation), tuple(foreign), (*problems, *more), bank, length,
+    return Outlook(
+        project, concepts, tuple(items), tuple(validation), read.foreign, read.problems, bank, length,
         tuple(prompts), plan, _controller(project, concepts, items, bank, prompts), ratios,
     )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """What the project's folders hold."""
+
+    items: tuple[Item, ...]
+    foreign: tuple[Item, ...]
+    problems: tuple[Problem, ...]
+
+
+def read_pictures(project: Project, geometry: Geometry) -> Pictures:
+    """Every picture is decoded once."""
+    items, problems = _read_instances(project, geometry)
+    foreign, more = _read_foreign(project, geometry)
+    return Pictures(tuple(items), tuple(foreign), (*problems, *more))
 
 
 def _check_loras(project: Project, base: Base) -> None:
@@ -110,6 +153,26 @@ def _check_loras(project: Project, base: Base) -> None:
         check_file(base, read_lora(Path(project.training.start_from)), to_train=True)
     if project.comparison.second_lora:
         check_file(base, read_lora(Path(project.comparison.second_lora)))
+
+
+def _refuse_endless(what: str, count: int) -> None:
+    """A slip of the finger would have to be planned for hours before anybody could see it."""
+    if count > MOST:
+        raise TenutoError(
+            f"by these settings {float(min(count, 10**300)):.3g} {what}, more than {MOST:,}; lower training.epochs or "
+            "steps, concepts.repeats, prior.ratio or prior.per_image"
+        )
+
+
+def check_other_base(model: str, other: str) -> None:
+    """The LoRAs, which are not there yet, will fit the checkpoint that is opened last. Raises TenutoError."""
+    if isinstance(place := find_base(other), str):
+        fetch_base(place)
+    if not same_layers(model, other):
+        raise TenutoError(
+            f"{other}: comparison.other_base has other layers than {model}, so that no LoRA of it fits; "
+            "name a checkpoint of the same family"
+        )
 
 
 def _ratios(project: Project, foreign: Sequence[Item]) -> dict[str, float]:
@@ -138,9 +201,9 @@ def beside_base(project: Project, name: str) -> Path | None:
 
 
 def read_folder(
-    project: Project, base: Base, folder: str, concept: str, **more: Any
+    project: Project, geometry: Geometry, folder: str, concept: str, **more: Any
 ) -> tuple[list[Item], list[Problem]]:
-    data, geometry = project.data, base.geometry
+    data = project.data
     return scan(
         Path(folder),
         concept=concept,
@@ -153,10 +216,10 @@ def read_folder(
     )
 
 
-def _read_instances(project: Project, base: Base) -> tuple[list[Item], list[Problem]]:
+def _read_instances(project: Project, geometry: Geometry) -> tuple[list[Item], list[Problem]]:
     items: list[Item] = []
     problems: list[Problem] = []
-    sources = [(own.images, own.name, own.repeats, "") for own in project.concepts]
+    sources = [(own.images, own.name, own.repeats, own.caption) for own in project.concepts]
     first = project.concepts[0].name
     sources += [
         (own.path, own.concept or first, own.repeats, own.caption)
@@ -164,18 +227,20 @@ def _read_instances(project: Project, base: Base) -> tuple[list[Item], list[Prob
         if own.use == "instance"
     ]
     for folder, concept, repeats, caption in sources:
-        found, wrong = read_folder(project, base, folder, concept, repeats=repeats, default_caption=caption)
+        found, wrong = read_folder(project, geometry, folder, concept, repeats=repeats, default_caption=caption)
         items += found
         problems += wrong
     return items, problems
 
 
-def _read_foreign(project: Project, base: Base) -> tuple[list[Item], list[Problem]]:
+def _read_foreign(project: Project, geometry: Geometry) -> tuple[list[Item], list[Problem]]:
     items: list[Item] = []
     problems: list[Problem] = []
     for own in project.prior.folders:
         if own.use == "prior":
-            found, wrong = read_folder(project, base, own.path, own.concept, role="prior", default_caption=own.caption)
+            found, wrong = read_folder(
+                project, geometry, own.path, own.concept, role="prior", default_caption=own.caption
+            )
             items += found
             problems += wrong
     return items, problems
@@ -199,6 +264,7 @@ def _prompts(
         drawn = length.instance_rows * repeats / length.rows_per_epoch * ratios[concept.name]
         enough = ceil(drawn / count / project.visits())
         per_image = enough if settings.per_image is None else settings.per_image
+        _refuse_endless("prior images are made", per_image * count)
         prompts += derive_prompts(
             items, concept, bank, settings, seed=project.prior.seed, per_image=per_image, others=concepts
         )
@@ -228,8 +294,8 @@ def _controller(
     return plan_prior(prompts, sampler, seed=project.prior.seed, batch=project.prior.batch)
 
 
-def audited(prepared: Prepared) -> AuditReport:
-    """The plan of law 2, and everything that was found."""
+def audited(prepared: Outlook) -> AuditReport:
+    """The plan of law 2, and everything that was found; what memory it takes, where the base is open."""
     project = prepared.project
     weights = [m.weight for m in project.regularizers.values() if m.active() and m.needs_prior()]
     visits = project.visits()
@@ -242,9 +308,15 @@ def audited(prepared: Prepared) -> AuditReport:
     pool = Counter((image.concept, image.bucket) for image in images)
     owners = {concept for concept, _ in pool}
     drawable = all(owners & {name, ""} for name, ratio in prepared.ratios.items() if ratio)
-    return audit(
+    memory = Memory(prepared, PRECISIONS) if isinstance(prepared, Prepared) else None
+    report = audit(
         prepared.items,
-        (*prepared.problems, *lacks(project, prepared.base, prepared.concepts, prepared.items)),
+        (
+            *prepared.problems,
+            *lacks(project, prepared.concepts, prepared.items, prepared.validation),
+            *shipping(project),
+            *(memory.problems() if memory else ()),
+        ),
         plans,
         prepared.prompts,
         pool,
@@ -253,9 +325,10 @@ def audited(prepared: Prepared) -> AuditReport:
         usage=usage(prepared.updates(images, prepared.ratios, project.seed), images) if drawable else None,
         partial=partial_filters(prepared.prompts, project.prior),
     )
+    return replace(report, memory=tuple(memory.sentences())) if memory else report
 
 
-def announce(prepared: Prepared, listener: Listener) -> None:
+def announce(prepared: Outlook, listener: Listener) -> None:
     """Say the plan and its cost before any long work. Raises TenutoError when something would spoil the result."""
     report = audited(prepared)
     if report.errors:
@@ -263,7 +336,7 @@ def announce(prepared: Prepared, listener: Listener) -> None:
         raise TenutoError(f"{report.errors[0]}{more}")
     if start := prepared.project.training.start_from:
         note(listener, f"training goes on from {start}: its layers, ranks and alphas stand for training.adapter")
-    for sentence in report.sentences:
+    for sentence in (*report.sentences, *report.memory):
         note(listener, sentence)
     for problem in report.warnings:
         warn(listener, str(problem))

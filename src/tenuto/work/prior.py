@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
 from tenuto.data.images import fit, read_image
 from tenuto.evaluation.pictures import save_picture
-from tenuto.events import Listener, progress, silent
+from tenuto.events import Event, Listener, both, progress, silent
 from tenuto.families.base import Base
 from tenuto.files import write_text
-from tenuto.prior.build import ForeignPicture, build, take_in
+from tenuto.prior.build import build
+from tenuto.prior.foreign import ForeignPicture, take_in
 from tenuto.prior.states import BasePath
 from tenuto.prior.store import PriorImage, PriorStore
 from tenuto.work.prepare import STATES_PER_PATH, Prepared
+from tenuto.work.tasks import NEVER, Stop
 
-NEVER: Callable[[], bool] = lambda: False  # noqa: E731
+SHOWN = 24
+"""Prior images that are decoded to be looked at: while the set is made, and in the report."""
 
 
 def open_store(prepared: Prepared) -> PriorStore:
@@ -26,12 +29,23 @@ def open_store(prepared: Prepared) -> PriorStore:
 
 
 def build_prior(
-    prepared: Prepared, listener: Listener = silent, stop: Callable[[], bool] = NEVER
+    prepared: Prepared,
+    listener: Listener = silent,
+    stop: Stop = NEVER,
+    gallery: Path | None = None,
 ) -> tuple[PriorStore, list[PriorImage]]:
-    """The whole prior set: what is lacking is made; the user's own pictures join."""
+    """The whole prior set: what is lacking is made; the user's own pictures join.
+
+    gallery: a folder into which the first images are decoded as they come.
+    """
     store = open_store(prepared)
-    states = prepared.project.states()
-    images = build(prepared.plan, prepared.base, store, states=states, listener=listener, stop=stop)
+    states, at_once = prepared.project.states(), prepared.project.prior.at_once
+    if gallery is not None:
+        listener = both(listener, _decoding(prepared, store, gallery))
+    images = build(prepared.plan, prepared.base, store, states=states, at_once=at_once, listener=listener, stop=stop)
+    if gallery is not None:
+        for image in images[:SHOWN]:
+            preview(prepared.base, store, image, gallery)
     background = prepared.project.data.background
     pictures = [
         ForeignPicture(item.path, item.content, item.caption, item.concept, item.bucket) for item in prepared.foreign
@@ -47,12 +61,27 @@ def build_prior(
     return store, [*images, *foreign]
 
 
+def _decoding(prepared: Prepared, store: PriorStore, folder: Path) -> Listener:
+    """Decodes what a build says that it made, up to SHOWN pictures."""
+    left = SHOWN
+
+    def listen(event: Event) -> None:
+        nonlocal left
+        names = list(event.data.get("made", ()))[:left]
+        left -= len(names)
+        for name in names:
+            preview(prepared.base, store, store.record(name), folder)
+
+    return listen
+
+
 def build_controller(
-    prepared: Prepared, store: PriorStore, listener: Listener = silent, stop: Callable[[], bool] = NEVER
+    prepared: Prepared, store: PriorStore, listener: Listener = silent, stop: Stop = NEVER
 ) -> list[BasePath]:
     """The paths that the drift controller reads; they lie in the same store. None where there is no controller."""
     plan = prepared.controller
-    images = build(plan, prepared.base, store, states=STATES_PER_PATH, listener=listener, stop=stop)
+    at_once = prepared.project.prior.at_once
+    images = build(plan, prepared.base, store, states=STATES_PER_PATH, at_once=at_once, listener=listener, stop=stop)
     return [store.path(image.id, STATES_PER_PATH) for image in images]
 
 

@@ -2,54 +2,52 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from tenuto.adapters.adapter import Adapter
-from tenuto.adapters.files import attach_file, read_lora
 from tenuto.data.cache import Cache
 from tenuto.data.dataset import Item
 from tenuto.data.schedule import Update, usage
 from tenuto.data.tags import remove_trigger
 from tenuto.evaluation.pictures import save_picture
-from tenuto.events import Listener, silent, stage
-from tenuto.families.base import Base
+from tenuto.events import Listener, note, silent, stage, warn, without_notes
 from tenuto.families.sampling import sample
-from tenuto.files import cache_home, hash_file, hash_text, write_json, write_text
+from tenuto.files import cache_home, hash_file, write_json, write_text
 from tenuto.prior.store import PriorImage, PriorStore
 from tenuto.project import Project
 from tenuto.randomness import seed_for
-from tenuto.regularizers.base import Regularizer
+from tenuto.ranks import ALONE, Ranks
+from tenuto.training.folder import RunFolder
 from tenuto.training.journal import with_tensorboard
 from tenuto.training.loop import Run, train
+from tenuto.training.plan import Plan, digest
 from tenuto.training.rows import Row, Source
 from tenuto.training.sources import InstanceSource, Latents, MaskOf, PriorSource
-from tenuto.training.watch import DriftWatch, ValidationWatch
+from tenuto.training.watch import DriftWatch, ValidationWatch, Watch
 from tenuto.words import TenutoError
+from tenuto.work.adapter import adapter_of
 from tenuto.work.header import training_header
 from tenuto.work.needs import lacks, masks_of
-from tenuto.work.prepare import Prepared
+from tenuto.work.prepare import Prepared, prepare
 from tenuto.work.prior import build_controller, build_prior
+from tenuto.work.processes import SideBySide
+from tenuto.work.tasks import NEVER, Stop
+from tenuto.work.trainings import Done, Training, at_once, trainings
 
 WATCHED = 8
 """Pictures that each live reading looks at, at most."""
-UNIMPORTANT = {"save_every", "keep", "sample_every", "sample_prompts", "watch_every", "tensorboard", "tags_in_file"}
-"""Training settings that do not change the result: they may differ between an interrupted run and its resumption."""
-NEVER: Callable[[], bool] = lambda: False  # noqa: E731
-
-
-@dataclass(frozen=True)
-class Training:
-    """One training that is to be done: an arm of the comparison at one seed."""
-
-    arm: str
-    regularizers: Mapping[str, Regularizer]
-    seed: int
-    folder: Path
+UNIMPORTANT = {
+    "save_every", "save_precision", "keep", "best", "sample_every", "sample_prompts", "watch_every", "tensorboard",
+    "tags_in_file", "gradient_checkpointing", "micro_batch", "compile",
+}  # fmt: skip
+"""Training settings that do not change what is learned, or by rounding only: they may differ between an interrupted run
+and its resumption."""
+VERSION = 2
+"""Of the way in which plans are followed: another one gives other tensors."""
 
 
 def train_arm(
@@ -58,9 +56,10 @@ def train_arm(
     store: PriorStore,
     prior: Sequence[PriorImage],
     listener: Listener = silent,
-    stop: Callable[[], bool] = NEVER,
+    stop: Stop = NEVER,
+    ranks: Ranks = ALONE,
 ) -> Path:
-    """Train one LoRA, from wherever its folder stands; returns the file."""
+    """Train one LoRA, from wherever its folder stands; returns the file, which the first of the ranks writes."""
     project, base = prepared.project, prepared.base
     wants_prior = any(method.active() and method.needs_prior() for method in training.regularizers.values())
     ratios = prepared.ratios if wants_prior else dict.fromkeys(prepared.ratios, 0.0)
@@ -68,11 +67,13 @@ def train_arm(
     captions = {image.id: image.caption for image in prepared.plan.images}
     latents = Latents(base, Cache(cache_home() / "latents"), project.data.background)
     masks = masks_of(project, base)
-    if project.training.tensorboard:
+    if project.training.tensorboard and ranks.first:
         listener = with_tensorboard(listener, training.folder / "tensorboard")
     sensed = any(method.active() and method.needs_sensor() for method in training.regularizers.values())
     sensor = build_controller(prepared, store, listener, stop) if sensed else []
-    adapter = _adapter(project, base, training.seed)
+    latents.fill(ranks.part(prepared.items), mirrored=project.data.variation.flip, listener=listener, stop=stop)
+    ranks.meet()  # what the others have encoded is read from the cache
+    adapter = adapter_of(project, base, training.seed)
     try:
         run = Run(
             base=base,
@@ -84,32 +85,37 @@ def train_arm(
             rows_per_epoch=prepared.length.rows_per_epoch,
             seed=training.seed,
             folder=training.folder,
-            plan=fingerprint(prepared, training, prior),
-            metadata=training_header(prepared, training, updates, prior),
+            plan=plan_of(prepared, training, prior),
+            header=training_header(prepared, training, updates, prior),
             sensor=sensor,
             listener=listener,
             stop=stop,
-            watch=_watches(prepared, adapter, latents) if project.training.watch_every else {},
+            watch=_watches(prepared, adapter, latents) if project.training.watch_every and ranks.first else (),
             sample=lambda update: _draw_samples(prepared, training.folder, update),
+            ranks=ranks,
         )
-        write_text(training.folder / "project.toml", project.to_toml())
-        _write_use(training.folder / "plan.json", prepared, updates, prior, ratios)
-        return train(run)
+        if ranks.first:
+            write_text(training.folder / "project.toml", project.to_toml())
+            _write_use(training.folder / "plan.json", prepared, updates, prior, ratios)
+        lora = train(run)
+        if adapter.tuner.ships:
+            note(listener, f"{lora} is no ordinary LoRA but {adapter.tuner.ships}")
+        return lora
     finally:
         base.checkpointing(False)
+        base.compiled(False)
         adapter.detach()
 
 
-def refuse(prepared: Prepared) -> None:
+def refuse(prepared: Prepared, ranks: Ranks = ALONE) -> None:
     """What a method cannot do without is asked for before any long work."""
-    for problem in lacks(prepared.project, prepared.base, prepared.concepts, prepared.items):
+    device = prepared.project.base.device
+    if ranks.count > 1 and ":" in device:
+        raise TenutoError(
+            f'base.device = "{device}" is one device for {ranks.count} processes; leave it out, and each takes its own'
+        )
+    for problem in lacks(prepared.project, prepared.concepts, prepared.items, prepared.validation):
         raise TenutoError(str(problem))
-
-
-def _adapter(project: Project, base: Base, seed: int) -> Adapter:
-    if project.training.start_from:
-        return attach_file(base, read_lora(Path(project.training.start_from)), to_train=True)
-    return Adapter.attach(base, project.training.adapter, seed)
 
 
 def _sources(
@@ -134,30 +140,33 @@ def _sources(
     return sources
 
 
-def fingerprint(prepared: Prepared, training: Training, prior: Sequence[PriorImage]) -> str:
-    """Of everything that decides the LoRA's tensors; a run folder goes on only with the same."""
+def plan_of(prepared: Prepared, training: Training, prior: Sequence[PriorImage]) -> Plan:
+    """Everything that decides the LoRA's tensors; a run folder goes on only with the same."""
     project = prepared.project
     settings = project.training.model_dump(mode="json", exclude=UNIMPORTANT)
     methods = {
         name: method.model_dump(mode="json") for name, method in training.regularizers.items() if method.active()
     }
-    parts = {
+    facts = {
         "base": prepared.base.hash,
         "training": settings,
-        "start": _content(project.training.start_from),
+        "start_from": _content(project.training.start_from),
         "regularizers": methods,
-        "variation": project.data.variation.model_dump(mode="json"),
-        "background": project.data.background,
-        "alpha": project.data.alpha,
-        "classes": [(concept.trigger, concept.class_word) for concept in prepared.concepts] if methods else [],
-        "items": [(item.id, item.bucket, item.repeats) for item in prepared.items],
-        "ratios": dict(prepared.ratios) if methods else {},
-        "prior": [image.id for image in prior] if methods else [],
-        "controller": [image.id for image in prepared.controller.images] if methods else [],
+        "data.variation": project.data.variation.model_dump(mode="json"),
+        "data.background": project.data.background,
+        "data.alpha": project.data.alpha,
+        "pictures": digest([(item.id, item.bucket, item.repeats) for item in prepared.items]),
         "seed": training.seed,
-        "version": 1,
+        "version": VERSION,
     }
-    return hash_text(json.dumps(parts, sort_keys=True))
+    if methods:
+        facts |= {
+            "concepts": [[concept.trigger, concept.class_word] for concept in prepared.concepts],
+            "prior.ratio": dict(prepared.ratios),
+            "prior images": digest([image.id for image in prior]),
+            "controller images": digest([image.id for image in prepared.controller.images]),
+        }
+    return Plan(facts)
 
 
 def _content(path: str | None) -> str:
@@ -184,7 +193,7 @@ def _write_use(
     )
 
 
-def _watches(prepared: Prepared, adapter: Adapter, latents: Latents) -> dict[str, Callable[[], float]]:
+def _watches(prepared: Prepared, adapter: Adapter, latents: Latents) -> list[Watch]:
     """Drift without the trigger; with pictures set aside, the loss on them."""
 
     def row(item: Item, caption: str) -> Row:
@@ -194,12 +203,13 @@ def _watches(prepared: Prepared, adapter: Adapter, latents: Latents) -> dict[str
         own = next(concept for concept in prepared.concepts if concept.name == item.concept)
         return remove_trigger(item.caption, own.trigger, own.class_word)
 
-    base, seed = prepared.base, prepared.project.seed
-    drift = DriftWatch(base, adapter, [row(item, bare(item)) for item in prepared.items[:WATCHED]], seed)
+    base, settings, seed = prepared.base, prepared.project.training, prepared.project.seed
+    fitting = settings.micro_batch or settings.batch  # rows that fit into memory with their gradients
+    drift = DriftWatch(base, adapter, [row(item, bare(item)) for item in prepared.items[:WATCHED]], seed, fitting)
     if not prepared.validation:
-        return {"drift": drift}
+        return [drift]
     kept_out = [row(item, item.caption) for item in prepared.validation[:WATCHED]]
-    return {"drift": drift, "validation": ValidationWatch(base, kept_out, seed)}
+    return [drift, ValidationWatch(base, adapter, kept_out, seed, fitting)]
 
 
 def _draw_samples(prepared: Prepared, folder: Path, update: int) -> None:
@@ -216,38 +226,87 @@ def _draw_samples(prepared: Prepared, folder: Path, update: int) -> None:
 
 
 @dataclass(frozen=True)
-class Done:
-    """One finished training."""
+class TrainTask:
+    """A training as a `Task`: it opens everything anew, and goes on from wherever its folder stands."""
 
+    project: Project
     training: Training
-    lora: Path
-    setup_seconds: float
-    setup_forwards: float
 
+    @property
+    def name(self) -> str:
+        return f"training {self.training.arm}, seed {self.training.seed}"
 
-def trainings(project: Project, folder: Path) -> list[Training]:
-    """Every training of the project: each arm at each seed."""
-    methods = {"plain": {}, "held": project.regularizers} if project.arms.plain else {"held": project.regularizers}
-    return [
-        Training(arm, own, seed, folder / arm / f"seed-{seed}")
-        for seed in project.arms.seeds or (project.seed,)
-        for arm, own in methods.items()
-    ]
+    @property
+    def together(self) -> bool:
+        return False
+
+    @property
+    def counted_by(self) -> str:
+        return "training"
+
+    def __call__(self, listener: Listener, stop: Stop) -> Done:
+        known = without_notes(listener)  # whoever made the prior set has said it
+        prepared = prepare(self.project, known)
+        store, images = build_prior(prepared, known, stop)
+        lora = train_arm(prepared, self.training, store, images, listener, stop)
+        return finished(prepared, self.training, lora, images)
 
 
 def train_all(
-    prepared: Prepared, folder: Path, listener: Listener = silent, stop: Callable[[], bool] = NEVER
+    prepared: Prepared,
+    folder: Path,
+    listener: Listener = silent,
+    stop: Stop = NEVER,
+    ranks: Ranks = ALONE,
 ) -> list[Done]:
-    """Build the prior set, train every arm at every seed; what is there already is not made again."""
-    refuse(prepared)
+    """Build the prior set, train every arm at every seed; what is there already is not made again.
+
+    Several ranks build and train together: an update's rows are shared out, its result is the same but for rounding.
+    """
+    refuse(prepared, ranks)
+    wanted = trainings(prepared.project, folder)
+    for training in wanted if ranks.first else ():
+        RunFolder(training.folder).check()
+    _tell_shares(prepared, ranks, listener)
     stage(listener, "prior set")
-    store, prior = build_prior(prepared, listener, stop)
+    store, prior = build_prior(prepared, listener, stop, folder / "prior" if ranks.first else None)
+    elsewhere = _trained_side_by_side(prepared, wanted, listener, stop) if ranks.count == 1 else {}
     done = []
-    for training in trainings(prepared.project, folder):
+    for training in wanted:
+        if training.folder in elsewhere:
+            done.append(elsewhere[training.folder])
+            continue
         stage(listener, f"training {training.arm}, seed {training.seed}")
-        lora = train_arm(prepared, training, store, prior, listener, stop)
+        lora = train_arm(prepared, training, store, prior, listener, stop, ranks)
         done.append(finished(prepared, training, lora, prior))
     return done
+
+
+def _trained_side_by_side(
+    prepared: Prepared, wanted: Sequence[Training], listener: Listener, stop: Stop
+) -> dict[Path, Done]:
+    """Folder -> what came of it, where several trainings are lacking and are to be under way at once."""
+    workers = at_once(prepared.project, prepared.base.device)
+    lacking = [own for own in wanted if not RunFolder(own.folder).lora.is_file()]
+    if min(workers, len(lacking)) < 2:
+        return {}
+    longest_first = sorted(lacking, key=lambda own: len(own.regularizers), reverse=True)
+    tasks = [TrainTask(prepared.project, own) for own in longest_first]
+    return {done.training.folder: done for done in SideBySide(workers)(tasks, listener, stop)}
+
+
+def _tell_shares(prepared: Prepared, ranks: Ranks, listener: Listener) -> None:
+    rows, asked = prepared.project.training.batch, prepared.project.arms.at_once
+    if asked > 1 and (prepared.base.device.type != "cpu" or ranks.count > 1):
+        note(listener, f"arms.at_once = {asked} is for one process on a CPU: here trainings follow one another")
+    if ranks.count > 1:
+        note(listener, f"{ranks.count} processes share the {rows} instance rows of every update, and its prior rows")
+    if ranks.count > rows:
+        warn(
+            listener,
+            f"{ranks.count} processes for {rows} instance rows: some have next to nothing to do; training.batch is the "
+            "whole update's, not each process's",
+        )
 
 
 def finished(prepared: Prepared, training: Training, lora: Path, prior: Sequence[PriorImage]) -> Done:

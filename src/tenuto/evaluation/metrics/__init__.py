@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from tenuto.evaluation.metrics.alignment import clip_t
 from tenuto.evaluation.metrics.bake import bake
 from tenuto.evaluation.metrics.bleed import style_bleed
 from tenuto.evaluation.metrics.compliance import tag_compliance
 from tenuto.evaluation.metrics.concept import concept_strength, fit, gain
+from tenuto.evaluation.metrics.diversity import div, pres
 from tenuto.evaluation.metrics.drift import drift, guided_drift
+from tenuto.evaluation.metrics.fidelity import clip_i, dino_i
 from tenuto.evaluation.metrics.necessity import trigger_necessity
 from tenuto.evaluation.metrics.selectivity import selectivity
 from tenuto.evaluation.metrics.slider import usable_weight
@@ -28,4 +31,9 @@ METRICS: dict[str, Metric] = {
     "selectivity": selectivity,
     "gain": gain,
     "fit": fit,
+    "dino_i": dino_i,
+    "clip_i": clip_i,
+    "clip_t": clip_t,
+    "pres": pres,
+    "div": div,
 }

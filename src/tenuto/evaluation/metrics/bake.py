@@ -1,4 +1,4 @@
-"""Bake: with the trigger, what changes besides the concept. METHODS 3.6.
+"""Bake: with the trigger, what changes besides the concept.
 
 per group: share of pictures whose reading differs between the arm with the trigger and the base without it (same
 seed, same prompt) and        P(the set's own tag) minus the base's, over prompts that do not ask for that tag

@@ -1,4 +1,4 @@
-"""Style bleed: the set's own style where nobody asked for it. METHODS 3.6.
+"""Style bleed: the set's own style where nobody asked for it.
 
 P(the set's style) minus the base's over (a) prompts without the trigger, (b) the trigger with another style asked for,
 (c) prompts of a second LoRA that is loaded as well

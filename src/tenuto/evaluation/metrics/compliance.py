@@ -1,4 +1,4 @@
-"""Tag compliance: does it still do what the prompt says? METHODS 3.6."""
+"""Tag compliance: does it still do what the prompt says?"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Concept strength (unbiased), gain (unbiased) and fit (biased). METHODS 3.4."""
+"""Concept strength (unbiased), gain (unbiased) and fit (biased)."""
 
 from __future__ import annotations
 

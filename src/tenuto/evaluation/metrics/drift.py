@@ -2,7 +2,7 @@
 
     nD = sum |f_th - f_0|^2 / sum |g|^2        g = f_0(c) - f_0(u)        both sums over the same (x_t, t, c)
 
-METHODS 3.1, 3.2. An energy ratio: nD = .10 is 32 % in amplitude. Ratios are never averaged per state. The empty
+An energy ratio: nD = .10 is 32 % in amplitude. Ratios are never averaged per state. The empty
 prompt has g = 0 and is divided by the other prompts' mean |g|^2 in its bin of t. In four bins of t a denominator
 counts as at
 least BIN_FLOOR of the average bin's, because g is near 0 at low noise.
@@ -109,7 +109,7 @@ def drift(evidence: Evidence) -> Value:
 
 
 def guided_drift(evidence: Evidence) -> Value:
-    """sum |w d_c - (w - 1) d_u|^2 / sum |w g|^2 at the user's guidance w: what the sampler sees (METHODS 3.2)."""
+    """sum |w d_c - (w - 1) d_u|^2 / sum |w g|^2 at the user's guidance w: what the sampler sees."""
     asked = [gap for gap in evidence.gaps if gap.kind != "empty"]
     effect = sum(gap.g for gap in asked)
     if effect <= 0:

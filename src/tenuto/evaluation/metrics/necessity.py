@@ -1,4 +1,4 @@
-"""Trigger necessity: does the concept stay away when nobody calls it? METHODS 3.6."""
+"""Trigger necessity: does the concept stay away when nobody calls it?"""
 
 from __future__ import annotations
 

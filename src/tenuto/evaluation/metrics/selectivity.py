@@ -1,4 +1,4 @@
-"""Selectivity: signal without leak. METHODS 3.3.
+"""Selectivity: signal without leak.
 
 S = 10 log10(nR_trigger / nD)        nR: nD's formula with the trigger in the prompt, same states
 """

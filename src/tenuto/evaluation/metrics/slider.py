@@ -1,4 +1,4 @@
-"""Usable weight: how far the LoRA's strength can be turned up. METHODS 3.7.
+"""Usable weight: how far the LoRA's strength can be turned up.
 
 Usable = the largest [0, s] in which
     tag compliance >= 90 % of the base's (strength 0),

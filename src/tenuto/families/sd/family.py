@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import final
+from typing import Any, final
 
 from torch import Tensor
 
 from tenuto.families.base import Conditioning
 from tenuto.families.latent import LatentDiffusion
-from tenuto.families.loaded import Loaded
 from tenuto.families.text import hidden
 from tenuto.words import Size
 
@@ -22,21 +21,17 @@ class StableDiffusion(LatentDiffusion):
     PREFIXES = ("lora_te",)
     LAYER = 1
 
-    def __init__(self, loaded: Loaded) -> None:
-        super().__init__(loaded)
-        self.text_encoder = loaded.text_encoders[0]
-
     def encode_text(self, prompts: Sequence[str], sizes: Sequence[Size], chunks: int | None = None) -> Conditioning:
         """Each pass of CHUNK tokens gets its own begin and end mark; passes stand one after the other along L."""
-        (tokens,) = self.tokens(prompts, chunks)
-        return Conditioning(self._read(tokens.flatten(0, 1)).reshape(len(prompts), tokens[0].numel(), -1))
+        (encoder,), (tokens,) = self.called(), self.tokens(prompts, chunks)
+        return Conditioning(self._read(encoder, tokens.flatten(0, 1)).reshape(len(prompts), tokens[0].numel(), -1))
 
-    def _read(self, tokens: Tensor) -> Tensor:
+    def _read(self, encoder: Any, tokens: Tensor) -> Tensor:
         """The last layer, or an earlier one under the same final norm: [N 77 D]."""
         if self.layer == 1:
-            features: Tensor = self.text_encoder(tokens).last_hidden_state
+            features: Tensor = encoder(tokens).last_hidden_state
             return features
-        skipped: Tensor = self.text_encoder.final_layer_norm(hidden(self.text_encoder, tokens, self.layer)[0])
+        skipped: Tensor = encoder.final_layer_norm(hidden(encoder, tokens, self.layer)[0])
         return skipped
 
     def predict(self, x_t: Tensor, t: Tensor, cond: Conditioning) -> Tensor:

@@ -33,7 +33,7 @@ class StableDiffusionXL(LatentDiffusion):
         """
         first, second = self.tokens(prompts, chunks)
         rows = len(prompts), first[0].numel(), -1
-        one, two = self.text_encoders.values()
+        one, two = self.called()
         features, _ = hidden(one, first.flatten(0, 1), self.layer)
         more, answer = hidden(two, second.flatten(0, 1), self.layer)
         text = torch.cat([features.reshape(rows), more.reshape(rows)], dim=-1)

@@ -1,0 +1,105 @@
+"""The article's experiments (presets/article/), one sweep after another.
+
+    python -m benchmarks.article [NAME ...] [--prepare] [--on ray://HOST:10001]
+
+Hours on two CPU cores; stopped anywhere, the same command goes on. `--prepare` only makes what the sweep files name:
+ready sets, a character LoRA, reg folders. Then `tenuto sweep presets/article/NAME.toml` runs one of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from tenuto.cli.cluster import RETRIES, Cpus, Gpus, On, Retries, engaged
+from tenuto.cli.demo import write_set
+from tenuto.cli.guard import guarded
+from tenuto.cli.screen import Screen
+from tenuto.events import Listener, stage
+from tenuto.files import write_text
+from tenuto.pocket.concepts import CONCEPTS
+from tenuto.project import Project, apply_changes, project_in, read_toml, set_value
+from tenuto.work.prepare import prepare
+from tenuto.work.prior import build_prior, preview
+from tenuto.work.sweep import run_sweep
+from tenuto.work.sweep_file import load_sweep
+from tenuto.work.train import TrainTask
+from tenuto.work.trainings import Training
+
+PRESETS = Path(__file__).parent.parent / "presets" / "article"
+RUNS = Path("runs/article")
+FILES = tuple(sorted(path.stem for path in PRESETS.glob("*.toml") if path.stem != "pocket"))
+REG_FOLDERS = 5
+
+
+def project_of(folder: Path, name: str, *changes: str) -> Project:
+    """The experiments' project on another ready set."""
+    concept, file = CONCEPTS[name], folder / "pocket.toml"
+    own: dict[str, Any] = {
+        "name": name,
+        "kind": concept.kind,
+        "images": f"sets/{name}/images",
+        "trigger": concept.trigger,
+        "class_word": concept.class_word,
+    }
+    table = read_toml(file, "project file")
+    set_value(table, "concepts", [own], name)
+    apply_changes(table, changes)
+    return project_in(table, file)
+
+
+def make_sets(folder: Path) -> None:
+    """The ready sets."""
+    for name in CONCEPTS:
+        write_set(name, folder / "sets" / name)
+
+
+def make_character_lora(folder: Path, listener: Listener, stop: Callable[[], bool]) -> Path:
+    """An ordinary LoRA of the character, for the experiments with a second LoRA."""
+    project = project_of(folder, "character", "regularizers={}")
+    training = Training("character", {}, 0, folder / "sets" / "character-lora")
+    return TrainTask(project, training)(listener, stop).lora
+
+
+def make_reg_folder(folder: Path, number: int, listener: Listener, stop: Callable[[], bool]) -> None:
+    """A reg folder as people have them: one picture of the base per instance picture, with its caption."""
+    prepared = prepare(project_of(folder, "head-in-a-jar", "prior.per_image=1", f"prior.seed={number}"), listener)
+    store, images = build_prior(prepared, listener, stop)
+    captions = {image.id: image.caption for image in prepared.plan.images}
+    for image in images:
+        picture = preview(prepared.base, store, image, folder / "sets" / f"reg-{number}")
+        write_text(picture.with_suffix(".txt"), captions[image.id])
+
+
+def make_everything(folder: Path, listener: Listener, stop: Callable[[], bool]) -> None:
+    """All that the sweep files name."""
+    make_sets(folder)
+    stage(listener, "the character LoRA")
+    make_character_lora(folder, listener, stop)
+    for number in range(REG_FOLDERS):
+        stage(listener, f"reg folder {number + 1} of {REG_FOLDERS}")
+        make_reg_folder(folder, number, listener, stop)
+
+
+def main(
+    names: Annotated[list[str] | None, typer.Argument(help=f"Which: {', '.join(FILES)}; none: all.")] = None,
+    prepare_only: Annotated[bool, typer.Option("--prepare", help="Only make what they need.")] = False,
+    on: On = None,
+    cpus: Cpus = None,
+    gpus: Gpus = None,
+    retries: Retries = RETRIES,
+) -> None:
+    """Run the article's experiments."""
+    with guarded() as stop, Screen() as screen, engaged(on, cpus, gpus, retries, screen) as engage:
+        make_everything(PRESETS, screen, stop)
+        for name in [] if prepare_only else names or FILES:
+            sweep = load_sweep(PRESETS / f"{name}.toml")
+            run_sweep(sweep, RUNS / name, screen, stop, engage(sweep.projects(), RUNS / name))
+            typer.echo(str(RUNS / name / "sweep.html"))
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,104 @@
+"""docs/leaderboard.md, its plot and the board that ships, from docs/leaderboard/*.json alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from jinja2 import Environment, StrictUndefined
+
+from benchmarks.entries import why_not
+from benchmarks.ready import PLAIN
+from benchmarks.standings import (
+    FEWER_STEPS,
+    LOWER_WEIGHT,
+    ConceptOnBoard,
+    curve,
+    standings,
+)
+from tenuto.evaluation.board import Board, Reading, Standing, plot, short
+from tenuto.files import write_text
+from tenuto.regularizers.catalogue import REGULARIZERS
+
+SHARES = tuple(n / 20 for n in range(4, 25))
+CHEAP = 1.25
+"""Times the plain LoRA's compute."""
+PARTS = (LOWER_WEIGHT, FEWER_STEPS)
+BASELINES = (PLAIN, *PARTS)
+TEMPLATE = Path(__file__).parent / "leaderboard.md.j2"
+
+
+def write_board(board: Sequence[ConceptOnBoard], page: Path, drawing: Path, data: Path) -> None:
+    """Write the page, its plot, and the board that others show."""
+    found = standings(board)
+    shown = as_board(board, found)
+    write_text(drawing, plot(shown))
+    write_text(data, shown.model_dump_json(indent=1) + "\n")
+    write_text(page, text(board, found, f"{drawing.parent.name}/{drawing.name}"))
+
+
+def text(board: Sequence[ConceptOnBoard], found: Sequence[Standing], drawing: str) -> str:
+    """The page."""
+    environment = Environment(undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True)
+    environment.filters |= {"told": Reading.told, "short": short}
+    return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
+        quick=any(own.quick for own in board),
+        concepts=_named_sets(board),
+        first=board[0],
+        advice=advice(found),
+        plot=drawing,
+        found=found,
+        absent=[(name, why) for name in REGULARIZERS if (why := why_not(name))],
+    )
+
+
+def advice(found: Sequence[Standing]) -> list[str]:
+    """Use this, because: from the numbers alone."""
+    usable = [own for own in found if _gets_there(own) and own.method not in BASELINES]
+    usable.sort(key=lambda own: own.drift["1"].value or 0.0)
+    if not usable:
+        return ["No method gets as strong as the plain LoRA in at least half of the cells."]
+    best, *others = usable
+    lines = [f"**Least drift:** {_named(best)}, {best.drift['1'].told()} of the plain LoRA's{_price(best)}."]
+    cheap = next((own for own in usable if own.forwards is not None and own.forwards <= CHEAP), None)
+    if cheap is not None and cheap is not best:
+        lines.append(
+            f"**At no more than {CHEAP:g} times the plain LoRA's compute:** {_named(cheap)}, {cheap.drift['1'].told()}."
+        )
+    if others and _overlap(best.drift["1"], others[0].drift["1"]):
+        lines.append(f"Between {_named(best)} and {_named(others[0])} the intervals overlap: say “no difference”.")
+    return lines
+
+
+def _gets_there(own: Standing) -> bool:
+    whole = own.drift["1"]
+    return whole.value is not None and 2 * whole.reached >= whole.cells
+
+
+def _named(own: Standing) -> str:
+    return f"`{own.method}`" + (f" ({own.strength})" if own.strength else "")
+
+
+def _price(own: Standing) -> str:
+    return f", at {own.forwards:.2g} times its forwards" if own.forwards else ""
+
+
+def _overlap(a: Reading, b: Reading) -> bool:
+    return bool(a.interval and b.interval and a.interval[0] <= b.interval[1] and b.interval[0] <= a.interval[1])
+
+
+def as_board(board: Sequence[ConceptOnBoard], found: Sequence[Standing]) -> Board:
+    """What is shown anywhere, without the raw numbers."""
+    labels = {own.method: f"{own.method}, {own.strength}" if own.strength else own.method for own in found}
+    return Board(
+        concepts=_named_sets(board),
+        updates=board[0].updates,
+        seeds=board[0].seeds,
+        quick=any(own.quick for own in board),
+        standings=list(found),
+        curves={method: list(curve(board, label, SHARES)) for method, label in labels.items() if method not in PARTS},
+    )
+
+
+def _named_sets(board: Sequence[ConceptOnBoard]) -> list[str]:
+    return [own.concept + ("" if own.tuned else " (kept out)") for own in board]

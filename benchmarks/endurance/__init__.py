@@ -1,0 +1,1 @@
+"""A night's work, made short: kills, damaged inputs, a long run. `python -m benchmarks.endurance`."""

@@ -1,0 +1,76 @@
+"""What the benchmarks share: a ready set of the picture world as a sweep, with the demo's settings."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tenuto.cli.demo import SETTINGS, concept_groups, concept_table, write_set
+from tenuto.project import Project, make_project
+from tenuto.regularizers.base import Regularizer
+from tenuto.words import TenutoError
+from tenuto.work.sweep_file import Sweep, SweepArm
+
+SEEDS = (0, 1, 2)
+PICTURES = 12
+"""Of each set: small sets are where a LoRA spoils most, and an x50 pool of them is used up within the training."""
+ADAPTER = {"rank": 8, "parts": ["attention", "feed_forward", "convolution"]}
+"""The demo's, and convolutions."""
+RATES = Path(__file__).parent.parent / "docs" / "evidence" / "learning-rate.json"
+"""The plain LoRA's learning rates on the validation concept: `benchmarks.evidence` measures them."""
+PLAIN = "plain"
+
+
+def best_rate() -> float:
+    """The rate with the least drift at equal concept strength. Raises TenutoError where none was measured."""
+    try:
+        rates = json.loads(RATES.read_text(encoding="utf-8"))["rates"]
+    except FileNotFoundError as error:
+        raise TenutoError(f"{RATES}: not measured yet; run python -m benchmarks.evidence") from error
+    return float(min(rates, key=lambda own: own["drift_at_level"])["lr"])
+
+
+class Way(NamedTuple):
+    """One way of training."""
+
+    per_image: int = 0
+    """Prior images per picture."""
+    ratio: float = 0.0
+    """Prior rows per instance row."""
+    methods: Mapping[str, Regularizer] = {}
+    training: Mapping[str, Any] = {}
+    """Training settings of its own."""
+
+
+def project_on(
+    name: str, way: Way, folder: Path, comparison: Mapping[str, Any], training: Mapping[str, Any] = {}
+) -> Project:
+    """The demo's settings on a ready set, whose pictures are in folder/NAME."""
+    table = {
+        **SETTINGS,
+        "concepts": [concept_table(name, folder.absolute() / name)],
+        "prior": {**SETTINGS["prior"], "per_image": way.per_image, "ratio": way.ratio},
+        "training": {**SETTINGS["training"], "adapter": ADAPTER, **training, **way.training},
+        "comparison": {**comparison, "concept_groups": concept_groups(name)},
+        "regularizers": dict(way.methods),
+    }
+    return make_project(table, f"benchmark on {name}")
+
+
+def sweep_on(
+    name: str,
+    ways: Mapping[str, Way],
+    folder: Path,
+    comparison: Mapping[str, Any],
+    *,
+    seeds: Sequence[int] = SEEDS,
+    training: Mapping[str, Any] = {},
+    about: str = "",
+) -> Sweep:
+    """These ways of training on a ready set, whose pictures are written to folder/NAME; all are measured alike, and
+    matched with the plain LoRA where there is one."""
+    write_set(name, folder / name, PICTURES)
+    arms = tuple(SweepArm(label, project_on(name, way, folder, comparison, training)) for label, way in ways.items())
+    return Sweep(name, arms[0].project, arms, tuple(seeds), about, PLAIN if PLAIN in ways else "")

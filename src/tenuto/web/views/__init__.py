@@ -1,0 +1,1 @@
+"""One file per tab: each reads files, calls functions of the lower rooms, and fills a template."""

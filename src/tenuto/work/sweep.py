@@ -1,0 +1,176 @@
+"""Running a sweep: every arm's prior set, its trainings, its readings; then one comparison, one table, one grid."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tenuto.evaluation.arms import Arm
+from tenuto.evaluation.sweep import ArmRecord, OnConcept, SweepResult, on_concept
+from tenuto.evaluation.sweep_page import write_page
+from tenuto.events import Listener, note, silent, stage, warn
+from tenuto.project import Project
+from tenuto.words import TenutoError
+from tenuto.work.compare import MeasureTask, arm_of, asked, measure, read_plan, readers_of
+from tenuto.work.prepare import audited, prepare
+from tenuto.work.prior import build_controller, build_prior, open_store
+from tenuto.work.sweep_file import Sweep, SweepArm
+from tenuto.work.tasks import NEVER, Runner, Stop, in_sequence
+from tenuto.work.train import TrainTask, refuse
+from tenuto.work.trainings import Done, Training
+
+
+@dataclass(frozen=True)
+class PriorTask:
+    """Make the prior set of an arm, where the store lacks it."""
+
+    arm: str
+    project: Project
+
+    @property
+    def name(self) -> str:
+        return f"prior set of {self.arm}"
+
+    @property
+    def together(self) -> bool:
+        return True
+
+    @property
+    def counted_by(self) -> str:
+        return "prior images"
+
+    def __call__(self, listener: Listener, stop: Stop) -> int:
+        prepared = prepare(self.project, listener)
+        store, images = build_prior(prepared, listener, stop)
+        build_controller(prepared, store, listener, stop)
+        return len(images)
+
+
+@dataclass(frozen=True)
+class ArmPlan:
+    """What an arm will take, known before any work."""
+
+    arm: str
+    updates: int
+    pool: int
+    ratio: dict[str, float]
+    generation: int
+    """Forwards of the base for its prior set and controller, whether or not they are there already."""
+    warnings: tuple[str, ...]
+    asked: frozenset[str]
+    """Prompts that are no test prompts."""
+
+
+def plan_sweep(sweep: Sweep, listener: Listener = silent) -> list[ArmPlan]:
+    """Read everything that every arm needs and audit it. Raises TenutoError before any work."""
+    return [_plan(sweep.name, arm, listener) for arm in sweep.arms]
+
+
+def _plan(name: str, arm: SweepArm, listener: Listener) -> ArmPlan:
+    try:
+        prepared = prepare(arm.project, listener)
+        report = audited(prepared)
+        if report.errors:
+            raise TenutoError(str(report.errors[0]))
+        refuse(prepared)
+        open_store(prepared)
+    except TenutoError as error:
+        raise TenutoError(f"{name}: arm {arm.name!r}: {error}") from error
+    return ArmPlan(
+        arm.name,
+        prepared.length.updates,
+        len(prepared.plan.images) + len(prepared.foreign),
+        dict(prepared.ratios),
+        prepared.plan.forwards + prepared.controller.forwards,
+        tuple(str(problem) for problem in report.warnings),
+        asked(prepared),
+    )
+
+
+def run_sweep(
+    sweep: Sweep, folder: Path, listener: Listener = silent, stop: Stop = NEVER, runner: Runner = in_sequence
+) -> SweepResult:
+    """Everything; call it again to go on. Writes sweep.json, sweep.html and, per concept, comparison.json."""
+    folder = folder.absolute()
+    stage(listener, f"planning {len(sweep.arms)} arms")
+    plans = plan_sweep(sweep)
+    for text, count in Counter(text for plan in plans for text in plan.warnings).items():
+        warn(listener, f"{text} (in {count} of {len(plans)} arms)")
+    trainings = trainings_of(sweep, folder)
+    note(listener, f"{len(sweep.arms)} arms x {len(sweep.seeds)} seeds = {len(trainings)} trainings")
+    made = [PriorTask(arm.name, arm.project) for arm, plan in zip(sweep.arms, plans, strict=True) if plan.generation]
+    runner(made, listener, stop)
+    done = runner(trainings, listener, stop)
+    arms = [arm_of(arm.project, [own for own in done if own.training.arm == arm.name]) for arm in sweep.arms]
+    avoid = frozenset[str]().union(*(plan.asked for plan in plans))
+    result = SweepResult(
+        name=sweep.name,
+        about=sweep.about,
+        seeds=list(sweep.seeds),
+        reference=sweep.compared_with(),
+        arms=[_record(arm, done) for arm in sweep.arms],
+        concepts=_measured(sweep, arms, folder, avoid, listener, stop, runner),
+    )
+    result.save(folder / "sweep.json")
+    write_page(result, folder, folder / "sweep.html")
+    return result
+
+
+def trainings_of(sweep: Sweep, folder: Path) -> list[TrainTask]:
+    """Every arm at every seed, each in a folder of its own."""
+    return [
+        TrainTask(arm.project, Training(arm.name, arm.methods(), seed, folder / "arms" / arm.name / f"seed-{seed}"))
+        for arm in sweep.arms
+        for seed in sweep.seeds
+    ]
+
+
+def _measured(
+    sweep: Sweep,
+    arms: Sequence[Arm],
+    folder: Path,
+    avoid: frozenset[str],
+    listener: Listener,
+    stop: Stop,
+    runner: Runner,
+) -> dict[str, OnConcept]:
+    """Every concept's comparison of the arms that teach it."""
+    reference = sweep.compared_with()
+    own = {arm.name: {concept.name for concept in arm.project.concepts} for arm in sweep.arms}
+    places = {c.name: folder / "comparison" / c.name for c in sweep.project.concepts}
+    tasks = [
+        MeasureTask(sweep.project, arm, concept, place, avoid)
+        for concept, place in places.items()
+        for arm in sorted(arms, key=lambda arm: arm.name != reference)
+        if concept in own[arm.name]
+    ]
+    first = [task for task in tasks if task.arm.name == reference]  # alone: it also reads the base, for all
+    runner(first, listener, stop)
+    runner([task for task in tasks if task not in first], listener, stop)
+    prepared = prepare(sweep.project)
+    readers = readers_of(prepared)
+    concepts = {}
+    for concept, place in places.items():
+        chosen = [arm for arm in arms if concept in own[arm.name]]
+        whole = measure(prepared, readers, chosen, concept, place, avoid, stop=stop)
+        whole.save(place / "comparison.json")
+        concepts[concept] = on_concept(whole, reference, place.relative_to(folder).as_posix())
+    return concepts
+
+
+def _record(arm: SweepArm, done: Sequence[Done]) -> ArmRecord:
+    plans = [read_plan(own) for own in done if own.training.arm == arm.name]
+    return ArmRecord(
+        name=arm.name,
+        changes=dict(arm.changes),
+        updates=plans[0]["updates"],
+        pool=plans[0]["pool"],
+        ratio=plans[0]["ratio"],
+        weight={name: method.weight for name, method in arm.project.regularizers.items() if method.active()},
+        prior_rows=plans[0]["prior_rows"],
+        used=len(plans[0]["used"]),
+        unused=len(plans[0]["unused"]),
+        settings=arm.project.to_toml(),
+    )

@@ -1,0 +1,151 @@
+"""One command, two processes: as `torchrun` starts them, and what happens when one of them ends."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+from typer.testing import CliRunner
+
+from tenuto.cli.main import app
+from tests.jobs import plain_pictures, until
+from tests.ranks import said, start_command
+
+PROJECT = """
+[base]
+model = "{model}"
+[[concepts]]
+name = "c"
+images = "pictures"
+trigger = "zxq"
+[prior]
+per_image = 4
+batch = 2
+store = "store"
+[prior.sampler]
+steps = 3
+[regularizers.cached_prior]
+weight = 0.5
+[regularizers.drift_controller]
+budget = 0.1
+[training]
+steps = {steps}
+batch = 3
+save_every = 5
+watch_every = 5
+[training.adapter]
+rank = 2
+[arms]
+plain = false
+"""
+TRAIN = ("train", "p.toml", "--out", "run")
+
+
+def project(folder: Path, model: Path, steps: int = 10) -> Path:
+    plain_pictures(folder / "pictures", [(16, 16)] * 4)
+    (folder / "p.toml").write_text(PROJECT.format(model=model, steps=steps))
+    return folder
+
+
+def lora(folder: Path) -> dict[str, Tensor]:
+    return load_file(folder / "run" / "held" / "seed-0" / "lora.safetensors")
+
+
+def assert_alike(a: dict[str, Tensor], b: dict[str, Tensor]) -> None:
+    """But for rounding."""
+    assert a.keys() == b.keys()
+    for name, value in a.items():
+        torch.testing.assert_close(b[name], value, rtol=1e-3, atol=5e-5)
+
+
+def ended(processes: Sequence[BaseProcess]) -> list[int | None]:
+    for process in processes:
+        process.join(200)
+    return [process.exitcode for process in processes]
+
+
+def states(folder: Path) -> list[str]:
+    return sorted(path.name for path in (folder / "run").rglob("states/*.safetensors"))
+
+
+@pytest.fixture
+def alone(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], dict[str, Tensor]]:
+    """What one process makes of the project."""
+
+    def make(steps: int) -> dict[str, Tensor]:
+        folder = project(tmp_path / "alone", tiny_folder, steps)
+        monkeypatch.chdir(folder)
+        result = CliRunner().invoke(app, list(TRAIN))
+        assert result.exit_code == 0, result.stderr
+        return lora(folder)
+
+    return make
+
+
+def test_torchrun_makes_what_one_process_makes(
+    alone: Callable[[int], dict[str, Tensor]], tiny_folder: Path, tmp_path: Path
+) -> None:
+    folder = project(tmp_path / "two", tiny_folder)
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "-m", "tenuto", *TRAIN]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("2 processes share") == 1
+    assert_alike(alone(10), lora(folder))
+    log = (folder / "run" / "held" / "seed-0" / "log.jsonl").read_text().splitlines()
+    assert len(log) == 10
+
+
+def test_a_stop_of_one_stops_all_and_one_process_goes_on(
+    alone: Callable[[int], dict[str, Tensor]], tiny_folder: Path, tmp_path: Path
+) -> None:
+    folder = project(tmp_path / "cut", tiny_folder, 20)
+    processes = start_command(TRAIN, [folder, folder])
+    until(lambda: bool(states(folder)))
+    assert processes[1].pid
+    os.kill(processes[1].pid, signal.SIGTERM)
+    assert ended(processes) == [130, 130]
+    lines = said([folder, folder])
+    assert sum("stopped after update" in line for line in lines) == 1
+    done = CliRunner().invoke(app, ["train", str(folder / "p.toml"), "--out", str(folder / "run")])
+    assert done.exit_code == 0, done.stderr
+    assert_alike(alone(20), lora(folder))
+
+
+def test_a_killed_process_ends_all_with_one_line_and_nothing_is_lost(tiny_folder: Path, tmp_path: Path) -> None:
+    folder, whole = (project(tmp_path / name, tiny_folder, 20) for name in ("cut", "whole"))
+    assert ended(start_command(TRAIN, [whole, whole])) == [0, 0]
+    processes = start_command(TRAIN, [folder, folder])
+    until(lambda: bool(states(folder)))
+    assert processes[1].pid
+    os.kill(processes[1].pid, signal.SIGKILL)
+    assert ended(processes) == [1, -signal.SIGKILL]
+    assert [line for line in said([folder, folder]) if "another process of this job has ended" in line]
+    assert states(folder)
+    assert ended(start_command(TRAIN, [folder, folder])) == [0, 0]
+    first, second = lora(folder), lora(whole)
+    assert all(torch.equal(first[name], second[name]) for name in second)
+
+
+def test_an_error_of_one_ends_all_with_one_line(tiny_folder: Path, tmp_path: Path) -> None:
+    folders = [project(tmp_path / name, tiny_folder) for name in ("first", "second")]
+    (folders[1] / "pictures" / "0.txt").write_text("zxq, another tag")
+    assert ended(start_command(TRAIN, folders)) == [1, 1]
+    assert [line for line in said(folders) if line.startswith("error")] == [
+        "error: the processes of this job see different projects, pictures, prior images or checkpoints; give every "
+        "machine the same files"
+    ]
+    shutil.rmtree(folders[1] / "pictures")
+    assert ended(start_command(TRAIN, folders)) == [1, 1]
+    (line,) = [line for line in said(folders) if line.startswith("error")]
+    assert str(folders[1] / "pictures") in line

@@ -1,0 +1,106 @@
+"""What the docs tell a reader to type exists: commands, options, targets, settings. `make docs-check` also runs it."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import tomllib
+from collections.abc import Sequence
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tomli_w
+import typer
+import typer.main
+from tools.docs.blocks import LANGUAGES, PAGES, ROOT, Block, Command, blocks, commands, hidden, mentions
+from tools.docs.check import left
+from typer.core import TyperGroup
+
+from tenuto.cli.main import app
+from tenuto.project import make_project
+from tenuto.work.sweep_file import load_sweep
+
+COMMANDS = [command for page in PAGES for command in commands(page)]
+MENTIONS = [command for page in PAGES for command in mentions(page)]
+SETTINGS = [block for page in PAGES for block in blocks(page) if block.language == "toml"]
+CONCEPT = {"concepts": [{"name": "c", "images": "pictures", "trigger": "zxq"}]}
+FOREIGN = ("git", "ray", "cd", "export")
+"""Programs that are not ours: what is asked of them is never run."""
+TENUTO = typer.main.get_command(app)
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=str)
+def test_a_command_is_real(command: Command) -> None:
+    words = shlex.split(command.text)
+    if words[0] in FOREIGN:
+        assert command.text in left()
+    else:
+        check(words, whole=True)
+
+
+@pytest.mark.parametrize("command", MENTIONS, ids=str)
+def test_a_mentioned_command_is_real(command: Command) -> None:
+    check(re.sub(r"[…|<>]", " ", command.text).split(), whole=False)
+
+
+def check(words: Sequence[str], *, whole: bool) -> None:
+    """Whether what is typed exists; `whole`: with all that it must be given."""
+    program, *rest = words
+    if program == "tenuto":
+        check_options(TENUTO, rest, whole=whole)
+    elif program in ("torchrun", "accelerate"):
+        check_options(TENUTO, rest[rest.index("tenuto") + 1 :], whole=whole)
+    elif program == "python" and rest[0] == "-m":
+        assert find_spec(rest[1]), f"no module {rest[1]}"
+        if rest[1] == "tools.pocket":
+            check_options(typer.main.get_command(import_module("tools.pocket.__main__").app), rest[2:], whole=whole)
+        elif rest[1].startswith("benchmarks."):
+            own = typer.Typer(add_completion=False)
+            module = import_module(rest[1])
+            own.command()((import_module(f"{rest[1]}.__main__") if hasattr(module, "__path__") else module).main)
+            check_options(typer.main.get_command(own), rest[2:], whole=whole)
+    elif program == "make":
+        targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+        assert {word for word in rest if "=" not in word} <= set(targets)
+    else:
+        assert words[:2] == ["pip", "install"], f"{program}: say in tests/docs how it is checked"
+        extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+        assert set(re.findall(r"tenuto\[(\w+)\]", " ".join(rest))) <= set(extras)
+
+
+def check_options(command: Any, words: Sequence[str], *, whole: bool) -> None:
+    names = list(words)
+    while isinstance(command, TyperGroup) and names and names[0].isalpha():
+        assert names[0] in command.commands, f"no command {names[0]}"
+        command = command.commands[names.pop(0)]
+    if whole:
+        command.make_context(str(command.name), names)
+        return
+    known = {option for parameter in command.params for option in parameter.opts} | {"--help"}
+    assert {word.split("=")[0] for word in names if word.startswith("-")} <= known
+
+
+@pytest.mark.parametrize("block", SETTINGS, ids=lambda block: f"{block.page.name}:{block.line}")
+def test_settings_are_of_the_schema(block: Block, tmp_path: Path) -> None:
+    """A block is a sweep, a project, or a part of one."""
+    table = tomllib.loads(block.text)
+    if "project" not in table:
+        make_project({**CONCEPT, **table}, str(block.page))
+        return
+    (tmp_path / table["project"]).write_text(tomli_w.dumps(CONCEPT))
+    (tmp_path / "ask.toml").write_text(block.text)
+    assert len(load_sweep(tmp_path / "ask.toml").arms) > 1
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_no_block_is_unnamed_and_no_command_hides(page: Path) -> None:
+    assert [(block.line, block.language) for block in blocks(page) if block.language not in LANGUAGES] == []
+    assert list(hidden(page)) == [], "put commands into a block that begins with ```sh"
+
+
+def test_what_is_left_out_of_the_check_stands_in_the_docs() -> None:
+    assert left().keys() <= {command.text for command in COMMANDS}
+    assert all(why.strip() for why in left().values())

@@ -1,0 +1,111 @@
+"""Prompts are encoded ahead, so that the text encoders and the autoencoder need not stay on the device."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from tenuto.families import latent
+from tenuto.families.base import Base, Conditioning
+from tenuto.regularizers.output_preservation import OutputPreservation
+from tenuto.training import texts
+from tenuto.training.loop import Run, train
+from tenuto.training.rows import Row
+from tests.steps import Thing, equal, make_run
+
+
+@dataclass(frozen=True)
+class Shuffled(Thing):
+    """Another caption at every visit."""
+
+    def row(self, visit: int) -> Row:
+        own = Thing(self.id, caption=f"{self.id[-1]} {visit}", class_caption=f"dog {visit}")
+        return own.row(visit)
+
+
+def make(base: Base, folder: Path, **more: Any) -> Run:
+    items = [Shuffled(f"item-{number}") for number in range(4)]
+    return make_run(base, folder, {"o": OutputPreservation()}, items=items, steps=12, **more)
+
+
+def encodings(base: Base, run: Run, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Every use of the text encoder and every rest, in order; "learn" where an update begins."""
+    log: list[str] = []
+    encode, rest, learn = base.encode_text, base.rest, run.learn
+
+    def heard_encode(*given: Any) -> Conditioning:
+        log.append("encode")
+        return encode(*given)
+
+    def heard_rest(**given: Any) -> None:
+        log.append("rest" if given.get("text", True) else "rest, not text")
+        rest(**given)
+
+    def heard_learn(rows: Any) -> dict[str, float]:
+        log.append("learn")
+        return learn(rows)
+
+    monkeypatch.setattr(base, "encode_text", heard_encode)
+    monkeypatch.setattr(base, "rest", heard_rest)
+    monkeypatch.setattr(run, "learn", heard_learn)
+    return log
+
+
+def test_between_rest_and_the_next_look_ahead_no_encoder_is_asked(
+    tiny_base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(texts, "AHEAD", 5)
+    run = make(tiny_base, tmp_path)
+    log = encodings(tiny_base, run, monkeypatch)
+    train(run)
+    updates = "".join({"learn": "L", "rest": "r", "encode": "e"}[each] for each in log).split("L")
+    assert len(updates) == 13
+    assert all(update.endswith("r") for update in updates[:-1]), "the encoders rest while an update is made"
+    assert sum("e" in update for update in updates[1:]) <= 4, "once every five updates"
+    assert run.maker.texts._surprises == 0
+
+
+def test_looking_ahead_changes_nothing(tiny_base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    states: list[dict[str, Tensor]] = []
+    for kept in (256, 5):
+        monkeypatch.setattr(texts, "KEPT", kept)
+        run = make(tiny_base, tmp_path / str(kept))
+        train(run)
+        assert len(run.maker.texts._kept) <= kept
+        states.append(run.adapter.state())
+        run.adapter.detach()
+    assert equal(*states)
+
+
+def test_a_trained_text_encoder_stays(tiny_base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = make(tiny_base, tmp_path, parts=("attention", "text_encoder"))
+    log = encodings(tiny_base, run, monkeypatch)
+    train(run)
+    assert "rest" not in log
+    assert "rest, not text" in log
+
+
+def test_what_rests_leaves_the_device_and_comes_back(tiny_base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
+    moves: list[str] = []
+    for name, module in (("vae", tiny_base.vae), ("text", tiny_base.text_encoders["lora_te"])):  # type: ignore[attr-defined]
+        monkeypatch.setattr(module, "to", lambda device, name=name: moves.append(f"{name} to {device}"))
+    tiny_base.rest()
+    assert moves == [], "it lies there already"
+    monkeypatch.setattr(latent, "RESTING", torch.device("meta"))
+    tiny_base.rest(text=False)
+    tiny_base.rest()
+    assert moves == ["vae to meta", "vae to meta", "text to meta"]
+    moves.clear()
+    tiny_base.device = torch.device("meta")  # where nothing lies: everything has to come
+    for ask in (lambda: tiny_base.encode_text(["a"], [tiny_base.geometry.native]), lambda: tiny_base.decode(ZERO)):
+        with pytest.raises((RuntimeError, NotImplementedError, ValueError)):
+            ask()
+    assert moves == ["text to meta", "vae to meta"]
+
+
+ZERO = torch.zeros(1, 4, 8, 8)

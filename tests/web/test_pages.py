@@ -1,0 +1,375 @@
+"""What the tabs show and write: captions, numbers, reports, runs of the terminal, the demo."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import time
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from benchmarks.board_page import as_board
+from benchmarks.standings import standings
+from PIL import Image
+
+from tenuto.evaluation.board import Board
+from tenuto.evaluation.elsewhere import FOLDER
+from tenuto.evaluation.record import Comparison
+from tenuto.events import Event, EventFile
+from tenuto.regularizers.catalogue import REGULARIZERS
+from tenuto.web.jobs import Job
+from tenuto.web.views import methods
+from tests.evaluation.made_up import made_up
+from tests.jobs import plain_pictures
+from tests.test_leaderboard import board
+from tests.web.server import Client, serving
+
+PROJECT = """
+[base]
+model = "pocket"
+[[concepts]]
+name = "first"
+images = "one"
+trigger = "zxq"
+[[concepts]]
+name = "second"
+images = "two"
+trigger = "wvu"
+[prior]
+per_image = 200
+ratio = 0.25
+prompts = "match"
+[regularizers.prior_preservation]
+weight = 0.02
+[training]
+steps = 1
+"""
+HTML = "text/html"
+STAGED = Path(__file__).parents[2] / "tools" / "docs" / "staged"
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Path:
+    """One project of two folders, in which pictures are called alike."""
+    for folder in ("one", "two"):
+        plain_pictures(tmp_path / folder, [(64, 64)])
+    (tmp_path / "p.toml").write_text(PROJECT)
+    return tmp_path
+
+
+@pytest.fixture
+def page(workspace: Path) -> Iterator[Client]:
+    with serving(workspace) as client:
+        yield client
+
+
+def table(workspace: Path) -> dict[str, Any]:
+    return tomllib.loads((workspace / "p.toml").read_text())
+
+
+def occupy(workspace: Path) -> None:
+    """Something runs already, so that what is put into the queue waits."""
+    folder = workspace / "runs" / ".jobs"
+    folder.mkdir(parents=True)
+    job = Job(
+        id="0", key="other", what="run", file="other.toml", folder=str(workspace / "runs" / "other"),
+        state="running", pid=os.getpid(), born=psutil.Process().create_time(),
+    )  # fmt: skip
+    (folder / "0.json").write_text(job.model_dump_json())
+
+
+def waiting(workspace: Path) -> list[Job]:
+    jobs = [Job.model_validate_json(file.read_text()) for file in (workspace / "runs" / ".jobs").glob("*.json")]
+    return [job for job in jobs if job.state == "waiting"]
+
+
+def test_pictures_of_equal_names_are_told_apart(page: Client, workspace: Path) -> None:
+    shown = page.get("/p/p/pictures", accept=HTML).text
+    files = re.findall(r'data-file="([^"]+)"', shown)
+    assert len(files) == 2
+    assert re.findall(r'data-name="([^"]+)"', shown) == ["0.png", "0.png"]
+    second = next(file for file in files if Path(file).parent.name == "two")
+    assert page.post("/p/p/caption", {"picture": second, "text": "wvu, new"}).status == 200
+    edit = {"edit": {"action": "add", "tags": ["hat"]}, "pictures": [second], "write": True}
+    assert page.post("/p/p/edit", edit).json["say"] == "1 captions changed"
+    assert (workspace / "one" / "0.txt").read_text() == "zxq, tag 0"
+    assert (workspace / "two" / "0.txt").read_text() == "wvu, new, hat\n"
+    assert page.post("/p/p/caption", {"picture": "0.png", "text": "whose?"}).status == 400
+
+
+def test_only_the_number_that_was_touched_is_kept(page: Client, workspace: Path) -> None:
+    shown = page.get("/p/p/prior", accept=HTML).text
+    assert re.search(r'name="per_image" min="0" max="400"[^>]* value="200"', shown), "the slider reaches what stands"
+    assert page.post("/p/p/numbers", {"ratio": 0.5}).json["images"] > 0
+    assert table(workspace)["prior"]["ratio"] == 0.25, "a look writes nothing"
+    page.post("/p/p/numbers", {"ratio": 0.5, "keep": True})
+    own = table(workspace)
+    assert (own["prior"]["per_image"], own["prior"]["ratio"]) == (200, 0.5)
+    assert own["regularizers"]["prior_preservation"]["weight"] == 0.02
+    reply = page.post("/p/p/numbers", {"per_image": None, "weight": 0.5, "keep": True})
+    assert reply.status == 200, reply.text
+    own = table(workspace)
+    assert "per_image" not in own["prior"], "as many as the run uses"
+    assert (own["prior"]["ratio"], own["regularizers"]["prior_preservation"]["weight"]) == (0.5, 0.5)
+
+
+def test_each_concept_has_its_report(page: Client, workspace: Path) -> None:
+    assert "report is ready" not in page.get("/", accept=HTML).text
+    for concept in ("first", "second"):
+        folder = workspace / "runs" / "p" / concept
+        comparison, _ = made_up(folder)
+        comparison.save(folder / "comparison.json")
+        (folder / "report.html").write_text(f"about {concept}")
+    assert "report is ready" in page.get("/", accept=HTML).text
+    assert page.get("/p/p/live").json["report"]
+    assert 'href="/p/p/report?concept=second"' in page.get("/p/p/compare?concept=second", accept=HTML).text
+    assert page.get("/p/p/report?concept=second").text == "about second"
+    assert page.get("/p/p/report").text == "about first"
+
+
+def test_a_run_of_the_terminal_is_shown_where_it_is(page: Client, workspace: Path) -> None:
+    (workspace / "p.toml").write_text('name = "nightly"\n' + PROJECT)
+    assert page.get("/p/p/live").json["job"] is None
+    with EventFile(workspace / "runs" / "nightly") as tell:
+        tell(Event("stage", {"name": "training"}))
+        tell(Event("progress", {"what": "updates", "done": 3, "total": 10}))
+        live = page.get("/p/p/live").json
+        assert (live["job"]["state"], live["job"]["id"]) == ("running", ""), "nothing to stop it by"
+        assert (live["stage"], live["what"], live["done"], live["total"]) == ("training", "updates", 3, 10)
+    live = page.get("/p/p/live").json
+    assert (live["job"], live["how"]) == (None, "done")
+
+
+def test_a_run_of_the_terminal_that_was_killed_is_said(page: Client, workspace: Path) -> None:
+    folder = workspace / "runs" / "p"
+    folder.mkdir(parents=True)
+    begin = {"at": 1.0, "kind": "begin", "pid": os.getpid()}  # long before this process was born
+    (folder / "events.jsonl").write_text(json.dumps(begin) + "\n")
+    live = page.get("/p/p/live").json
+    assert (live["job"], live["how"]) == (None, "killed")
+
+
+def test_a_run_that_was_just_started_tells_nothing_of_the_one_before(page: Client, workspace: Path) -> None:
+    folder = workspace / "runs" / "p"
+    with EventFile(folder) as tell:
+        tell(Event("stage", {"name": "the old one"}))
+        tell(Event("progress", {"what": "updates", "done": 10, "total": 10}))
+    assert page.get("/p/p/live").json["stage"] == "the old one"
+    occupy(workspace)
+    page.post("/p/p/start")
+    live = page.get("/p/p/live").json
+    assert (live["job"]["state"], live["stage"], live["total"]) == ("waiting", "", 0)
+    page.post("/stop", {"job": live["job"]["id"]})
+    jobs, process = workspace / "runs" / ".jobs", psutil.Process()
+    job = Job(
+        id="9" * 14, key="p", what="run", file=str(workspace / "p.toml"), folder=str(folder), state="running",
+        pid=process.pid, born=process.create_time(), started=time.time(),
+    )  # fmt: skip
+    (jobs / f"{job.id}.json").write_text(job.model_dump_json())
+    live = page.get("/p/p/live").json
+    assert (live["job"]["state"], live["stage"], live["total"], live["how"]) == ("running", "", 0, "")
+    with EventFile(folder) as tell:
+        tell(Event("stage", {"name": "the new one"}))
+        assert page.get("/p/p/live").json["stage"] == "the new one"
+
+
+def test_the_demo_takes_no_project_from_anybody(page: Client, workspace: Path) -> None:
+    occupy(workspace)
+    assert (
+        "demo"
+        in page.post("/new", {"name": "demo", "kind": "concept", "images": "one", "model": "pocket"}).json["error"]
+    )
+    assert page.post("/p/p/start", {"what": "demo"}).status == 400
+    assert page.post("/demo").status == 200
+    (own,) = waiting(workspace)
+    assert own.what == "demo"
+    page.post("/stop", {"job": own.id})
+    mine = workspace / "runs" / "demo" / "project.toml"
+    mine.parent.mkdir()
+    mine.write_text(PROJECT.replace('"one"', '"../../one"').replace('"two"', '"../../two"'))
+    assert page.post("/demo").status == 200
+    (own,) = waiting(workspace)
+    assert (own.what, own.file) == ("run", str(mine))
+
+
+def test_a_refused_change_writes_nothing(page: Client, workspace: Path) -> None:
+    before = (workspace / "p.toml").stat()
+    reply = page.post("/p/p/settings", {"values": {"concepts.0.images": "/elsewhere"}})
+    assert "outside" in reply.json["error"]
+    after = (workspace / "p.toml").stat()
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+    config = {"file": "x.toml", "text": 'train_data_dir = "/elsewhere"\nnetwork_dim = 4\nmax_train_steps = 3\n'}
+    assert page.post("/import", config).status == 200, "it may be looked at"
+    assert "outside" in page.post("/import", {**config, "name": "mine"}).json["error"]
+    assert not (workspace / "runs" / "mine").exists()
+
+
+@pytest.mark.parametrize(
+    ("config", "system"),
+    [
+        ("my-lora_20240101-120000.json", "kohya_ss"),
+        ("dataset.toml", "sd-scripts"),
+        ("my-lora.toml", "derrian"),
+        ("models/dreambooth/my-model", "d8"),
+    ],
+)
+def test_every_trainer_comes_in(page: Client, workspace: Path, config: str, system: str) -> None:
+    theirs = STAGED / config
+    if theirs.is_dir():
+        shutil.copytree(theirs, workspace / "theirs")
+        told = page.post("/import", {"path": "theirs"}).json
+    else:
+        told = page.post("/import", {"file": theirs.name, "text": theirs.read_text()}).json
+    assert told["system"] == system
+    assert told["carried"]
+    assert all(own["why"] for own in told["left"])
+    assert "[[concepts]]" in told["toml"]
+
+
+def test_every_setting_but_lists_of_sections_is_in_the_form(page: Client) -> None:
+    shown = page.get("/p/p/settings", accept=HTML).text
+    for name in ("training.optimizer.lr", "concepts.1.trigger", "comparison.weights", "regularizers.max_norm.weight"):
+        assert f'name="{name}"' in shown
+    assert "comparison.test_images" not in shown, "test pictures are a concept's"
+
+
+def test_concepts_come_and_go(page: Client, workspace: Path) -> None:
+    plain_pictures(workspace / "three", [(64, 64)] * 2)
+    new = {"kind": "style", "images": "three", "trigger": " abc "}
+    reply = page.post("/p/p/concept", new)
+    assert reply.json["go"] == "/p/p/pictures"
+    assert table(workspace)["concepts"][2] == {"name": "three", "kind": "style", "images": "three", "trigger": "abc"}
+    shown = page.get("/p/p/pictures", accept=HTML).text
+    assert "“abc” · 2 pictures" in shown
+    assert shown.count('data-concept="three"') == 2
+    assert "two concepts are called 'three'" in page.post("/p/p/concept", new).json["error"]
+    assert "no such folder" in page.post("/p/p/concept", {**new, "images": "nowhere", "name": "x"}).json["error"]
+    assert "outside" in page.post("/p/p/concept", {**new, "images": "/etc", "name": "x"}).json["error"]
+    assert page.post("/p/p/concept/remove", {"name": "nobody"}).status == 400
+    for name in ("first", "second"):
+        assert page.post("/p/p/concept/remove", {"name": name}).status == 200
+    assert [own["name"] for own in table(workspace)["concepts"]] == ["three"]
+    assert "the only concept" in page.post("/p/p/concept/remove", {"name": "three"}).json["error"]
+    assert "concept/remove" not in page.get("/p/p/pictures", accept=HTML).text
+    assert (workspace / "one" / "0.png").is_file(), "pictures stay"
+
+
+def test_every_finding_leads_to_its_pictures(page: Client, workspace: Path) -> None:
+    folder = workspace / "one"
+    (folder / "0.txt").write_text("zxq, tag 0")
+    for number in range(1, 6):
+        Image.effect_noise((64, 64), 40 * number).convert("RGB").save(folder / f"{number}.png")
+        (folder / f"{number}.txt").write_text("no trigger here" if number < 5 else "zxq, small")
+    (folder / "copy.png").write_bytes((folder / "0.png").read_bytes())
+    (folder / "copy.txt").write_text("zxq")
+    shown = page.get("/p/p/pictures", accept=HTML).text
+    ids = dict(re.findall(r'id="(picture-\d+)"[^>]* data-name="([^"]+)"', shown))
+    findings = re.findall(r'<li class="finding [a-z]+">(.*?)</li>', shown, re.DOTALL)
+
+    def led_to(words: str) -> list[str]:
+        (own,) = [text for text in findings if words in text]
+        return [ids[link] for link in re.findall(r'href="#(picture-\d+)"', own)]
+
+    (pair, other) = [text for text in findings if "the same file as one/0.png" in text]
+    assert re.findall(r'href="#(picture-\d+)">([^<]+)<', pair) == [
+        ("picture-0", "one/0.png"),
+        ("picture-6", "copy.png"),
+    ]
+    assert "two/0.png</a>" in other, "names that are not enough have their folder"
+    assert led_to("without the trigger") == ["1.png", "2.png", "3.png"], "those that it names of four"
+    assert str(workspace) not in "".join(findings)
+    assert re.search(r'<span class="chip"[^>]*><b>64x64</b> × \d+', shown), "sizes with their number"
+
+
+def compared(workspace: Path, **settings: str) -> Comparison:
+    folder = workspace / "runs" / "p"
+    comparison, _ = made_up(folder)
+    comparison = comparison.model_copy(update={"settings": {**comparison.settings, **settings}})
+    comparison.save(folder / "comparison.json")
+    return comparison
+
+
+def test_beside_a_second_lora(page: Client, workspace: Path) -> None:
+    comparison = compared(workspace, second_lora="first.safetensors", second_prompt="brakwen")
+    occupy(workspace)
+    shown = page.get("/p/p/compare?view=second", accept=HTML).text
+    assert "The other alone" in shown, "what the base's pictures are here"
+    assert re.findall('data-prompt="([^"]*)"', shown)[0].startswith("brakwen, "), "as it was asked"
+    assert 'beside <span class="wrap">first.safetensors</span>' in shown
+    assert "runs/p/pictures/held/second-0.png".replace("/", "%2F") in shown or "held/second-0.png" in shown
+    bleed = comparison.arms["held"]["style_bleed"].detail[0]["c"]
+    assert f"Held LoRA {100 * bleed:.0f} %" in shown, "as the report's table says it"
+    assert "Turning the weight up" not in shown
+    (workspace / "friend.safetensors").write_bytes(b"x")
+    wish = {"second_lora": "friend.safetensors", "second_prompt": "friend"}
+    assert page.post("/p/p/against", wish).json["reload"]
+    own = table(workspace)["comparison"]
+    assert (own["second_lora"], own["second_prompt"]) == (str(workspace / "friend.safetensors"), "friend")
+    assert [job.what for job in waiting(workspace)] == ["run"]
+    shown = page.get("/p/p/compare?view=second", accept=HTML).text
+    assert 'value="friend.safetensors"' in shown
+    assert "friend.safetensors is not drawn with yet" in shown, "the pictures are beside the first one still"
+    assert "outside" in page.post("/p/p/against", {"second_lora": "/etc/hostname"}).json["error"]
+    assert (
+        page.post("/p/p/against", {"second_lora": "", "second_prompt": ""}).json["say"] == "left out of the comparison"
+    )
+    assert table(workspace)["comparison"] == {}
+
+
+def test_on_another_checkpoint(page: Client, workspace: Path) -> None:
+    folder = workspace / "runs" / "p"
+    here = compared(workspace, other_base="another")
+    shown = page.get("/p/p/compare?view=elsewhere", accept=HTML).text
+    assert "Before and after" not in shown, "nothing was measured there"
+    made_up(folder / FOLDER)
+    numbers = {"concept_strength": here.arms["held"]["concept_strength"].model_copy(update={"mean": 0.4})}
+    there = here.model_copy(
+        update={"base": {**here.base, "name": "another"}, "arms": {**here.arms, "held": here.arms["held"] | numbers}}
+    )
+    there.save(folder / FOLDER / "comparison.json")
+    shown = page.get("/p/p/compare?view=elsewhere", accept=HTML).text
+    assert "elsewhere/pictures/held/trained-0.png" in shown
+    assert "Held LoRA, own checkpoint" in shown
+    own = here.arms["held"]["concept_strength"].mean
+    assert own is not None
+    assert f"{own:.2f} → 0.40" in shown
+    assert f">{0.4 / own:.2f}</td>" in shown
+    occupy(workspace)
+    assert page.post("/p/p/against", {"other_base": "pocket"}).json["reload"]
+    assert table(workspace)["comparison"] == {"other_base": "pocket"}
+    assert "outside" in page.post("/p/p/against", {"other_base": "../.."}).json["error"]
+    assert "missing" in page.post("/p/p/against", {"other_base": "one"}).json["error"], "at once, not by a run"
+
+
+def test_the_leaderboard_is_shown_where_there_is_one(page: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(methods, "shipped_board", lambda: None)
+    shown = page.get("/methods", accept=HTML).text
+    assert "Not measured yet" in shown
+    assert all(shown.count(f"<dt>{word}</dt>") == len(REGULARIZERS) for word in ("When", "Avoid", "Cost", "Paper"))
+    assert "none yet" in page.get("/methods/board.svg").json["error"]
+    found: Board = as_board(board(), standings(board()))
+    monkeypatch.setattr(methods, "shipped_board", lambda: found)
+    shown = page.get("/methods", accept=HTML).text
+    assert f">{found.standings[0].drift['1'].told()}</td>" in shown
+    drawing = page.get("/methods/board.svg")
+    assert drawing.headers["content-type"].startswith("image/svg+xml")
+    assert "unsafe-inline" in drawing.headers["content-security-policy"]
+    assert "sandbox" in drawing.headers["content-security-policy"]
+    assert b"hold, weight 2" in drawing.body
+
+
+def test_go_starts_unless_something_would_spoil_the_result(page: Client, workspace: Path) -> None:
+    occupy(workspace)
+    new = {"kind": "concept", "images": "one", "trigger": "zxq", "model": "pocket", "go": True}
+    assert page.post("/new", {**new, "name": "good"}).json == {"go": "/p/good/training"}
+    assert [job.key for job in waiting(workspace)] == ["good"]
+    reply = page.post("/new", {**new, "name": "bad", "trigger": "unheard"}).json
+    assert reply["go"] == "/p/bad/pictures"
+    assert "findings" in reply["say"]
+    assert [job.key for job in waiting(workspace)] == ["good"]

@@ -1,0 +1,322 @@
+"""A person's whole way on pocket, in a real browser: folder, captions, prior, training, comparison, download.
+
+In the middle the page is loaded again and its server is killed; afterwards every page is looked at, large and small,
+light and dark.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import tomllib
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from safetensors import safe_open
+from selenium.webdriver.common.keys import Keys
+
+from tenuto.cli.demo import write_set
+from tenuto.web.core import TABS
+from tests.web.browser import Browser, chromium, needs_chromium
+from tests.web.server import started
+
+pytestmark = [needs_chromium, pytest.mark.timeout(900)]
+
+QUICK = {
+    "seed": "0",
+    "training.steps": "24",
+    "training.batch": "1",
+    "training.save_every": "2",
+    "training.watch_every": "4",
+    "training.sample_every": "12",
+    "training.adapter.rank": "2",
+    "prior.sampler.steps": "2",
+    "comparison.seeds": "0",
+    "comparison.prompts": "1",
+    "comparison.drift_prompts": "2",
+    "comparison.states": "2",
+    "comparison.steps": "2",
+    "comparison.weights": "0, 1, 2",
+    "comparison.strip_prompts": "1",
+    "comparison.curve_checkpoints": "0",
+    "comparison.curve_weights": "0.5",
+    "comparison.curve_prompts": "1",
+    "comparison.loss_times": "0.5",
+}
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as own:
+        yield own
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("workspace")
+    write_set("head-in-a-jar", folder / "jar", 4)
+    return folder
+
+
+@dataclass
+class Page:
+    """Where the page is, and the process that serves it."""
+
+    url: str
+    server: subprocess.Popen[str]
+
+
+@pytest.fixture(scope="module")
+def page(workspace: Path) -> Iterator[Page]:
+    os.environ["TENUTO_HOME"] = str(workspace / "home")
+    process, url = started(workspace)
+    own = Page(url, process)
+    try:
+        yield own
+    finally:
+        own.server.kill()
+        own.server.wait()
+
+
+def test_the_whole_way(browser: Browser, page: Page, workspace: Path) -> None:
+    url = page.url
+    browser.size(1280, 800)
+    browser.open(url)
+
+    # a wrong folder is said, a right one is chosen
+    browser.press("New project")
+    browser.click(browser.find("input[value=concept]"))
+    browser.write("input[name=images]", "/etc")
+    browser.press("Look first")
+    browser.see("outside the folders")
+    browser.find("input[name=images]").clear()
+    browser.click(browser.find("[data-browse=images]"))
+    for step in ("▸ jar", "▸ images", "Take this folder"):
+        browser.press(step)
+    assert browser.find("input[name=images]").get_attribute("value") == "jar/images"
+    browser.write("input[name=trigger]", "jorbik")
+    browser.write("input[name=class_word]", "1girl")
+    browser.write("input[name=name]", "my jar")
+    browser.press("Look first")
+
+    # the audit's finding leads to the picture; another concept comes and goes
+    browser.see("4 pictures")
+    copy = workspace / "jar" / "images" / "copy.png"
+    copy.write_bytes((workspace / "jar" / "images" / "000.png").read_bytes())
+    copy.with_suffix(".txt").write_text("jorbik, 1girl")
+    browser.driver.refresh()
+    browser.see("the same file as 000.png")
+    browser.write("[data-filter]", "nothing has this")
+    browser.until(lambda: not browser.run("return document.querySelectorAll('.picture:not([hidden])').length"))
+    browser.press("copy.png")
+    assert browser.run("return document.activeElement.closest('.picture').dataset.name") == "copy.png"
+    assert browser.find(".picture:target").is_displayed(), "whatever the filter says"
+    copy.unlink()
+    copy.with_suffix(".txt").unlink()
+    browser.driver.refresh()
+    browser.click(browser.find("[aria-label='What is learned'] summary"))
+    browser.click(browser.find("[aria-label='What is learned'] details details summary"))
+    browser.write("[data-json$='/concept'] input[name=images]", "jar/tests")
+    browser.write("[data-json$='/concept'] input[name=trigger]", "another")
+    browser.press("Add it")
+    browser.see("tests is learned as well")
+    browser.run("document.querySelector('[aria-label=\"Take tests out of the project\"]').click()")
+    browser.see("tests is left out")
+
+    # captions: changed in bulk after a look, undone; one changed alone
+    browser.see("4 pictures")
+    assert len(browser.driver.find_elements("css selector", ".tag.trigger")) == 4
+    caption = workspace / "jar" / "images" / "000.txt"
+    before = caption.read_text()
+    browser.click(browser.find("[aria-label='Change many captions'] summary"))
+    browser.write("input[name=tags]", "glass jar")
+    browser.press("Show what changes")
+    browser.see("Change 4 captions")
+    assert caption.read_text() == before
+    browser.press("Change 4 captions")
+    browser.see("4 captions changed")
+    assert caption.read_text().strip().endswith("glass jar")
+    browser.press("Undo the last change")
+    browser.see("captions are as they were")
+    assert caption.read_text() == before
+    browser.click(browser.find(".thumb"))
+    browser.find("[data-viewer-text]").send_keys(", indoors2")
+    browser.press("Save")
+    browser.see("caption saved")
+    assert "indoors2" in caption.read_text()
+
+    # settings: what is wrong is said at its place; then small numbers
+    browser.press("Settings")
+    browser.write("[name='training.batch']", "many")
+    browser.press("Save")
+    browser.see("valid integer")
+    for name, value in QUICK.items():
+        browser.run("document.getElementsByName(arguments[0])[0].value = arguments[1]", name, value)
+    browser.press("Save")
+    browser.until(lambda: browser.find(".toast").text == "saved", what="that it is saved")
+
+    # the three numbers with their cost
+    browser.press("2\nPrior")
+    images = browser.find("[data-cost-images]").text
+    assert browser.driver.find_elements("css selector", ".prompts .tag.gone")[0].text == "jorbik"
+    browser.slide("input[name=ratio]", 0.5)
+    browser.until(lambda: browser.find("[data-cost-images]").text not in ("", images), what="another cost")
+    browser.press("Keep these numbers")
+    browser.see("kept in the project")
+    kept = tomllib.loads((workspace / "runs" / "my-jar" / "project.toml").read_text())
+    assert kept["prior"]["ratio"] == 0.5
+    assert "per_image" not in kept["prior"]
+    assert "weight" not in kept["regularizers"]["prior_preservation"], "only what was touched"
+    browser.press("Build the prior set")
+    browser.until(lambda: browser.driver.find_elements("css selector", "[data-gallery] figure"), 300, "a prior image")
+    browser.run_is("Done", 300)
+
+    # training: stopped, gone on with; the page loaded again; its server killed
+    browser.press("3\nTraining")
+    browser.press("Start")
+    browser.until(lambda: "training" in browser.find("[data-run-what]").text, 300, "the training")
+    browser.press("Stop")
+    browser.run_is("Stopped", 120)
+    browser.see("goes on")
+    browser.press("Go on")
+    browser.run_is("Running", 60)
+    second = browser.driver.current_window_handle
+    browser.driver.switch_to.new_window("tab")
+    browser.open(f"{url}/p/my-jar/training")
+    browser.see("Running")
+    answer = browser.driver.execute_async_script(
+        "const done = arguments[0]; fetch('/p/my-jar/start', {method: 'POST', body: '{}', "
+        "headers: {'content-type': 'application/json', 'x-tenuto': 'page'}}).then((a) => a.json()).then(done)"
+    )
+    assert "already" in answer["error"], "two tabs start one run"
+    browser.driver.close()
+    browser.driver.switch_to.window(second)
+    browser.driver.refresh()
+    browser.run_is("Running", 60)
+    page.server.kill()
+    page.server.wait()
+    browser.see("a run goes on without it")
+    page.server, _ = started(workspace, int(url.rpartition(":")[2]))
+    browser.run_is("Done", 600)
+    browser.until(lambda: browser.driver.find_elements("css selector", ".chart path"), what="curves")
+    assert "Drift" in browser.text()
+
+    # the LoRA, the comparison, the report, and back into the project
+    link = browser.find("a[download]").get_attribute("href")
+    with urllib.request.urlopen(link) as file:
+        (workspace / "got.safetensors").write_bytes(file.read())
+    with safe_open(workspace / "got.safetensors", framework="pt") as opened:
+        assert opened.metadata()["tenuto_triggers"] == "jorbik"
+    browser.press("4\nCompare")
+    frame = browser.find(".ba-frame")
+    browser.slide(".ba input", 20)
+    assert "20%" in str(frame.get_attribute("style"))
+    browser.until(lambda: abs(frame.rect["width"] - browser.find(".ba input").rect["width"]) < 2, what="one width")
+    first = browser.find("[data-strip-arm]").get_attribute("src")
+    browser.slide("[data-strip]", 2)
+    assert browser.find("[data-strip-value]").text == "2"
+    assert browser.find("[data-strip-arm]").get_attribute("src") != first
+    browser.press("With a second LoRA")
+    browser.find("input[name=second_lora]")
+    browser.press("On another checkpoint")
+    browser.write("input[name=other_base]", "jar")
+    browser.press("Compare on it")
+    browser.see("unet/config.json: missing")
+    browser.press("Side by side")
+    browser.press("Use Plain LoRA’s settings")
+    browser.see("holds by no method")
+    browser.open(f"{url}/p/my-jar/report")
+    assert "tenuto report" in browser.driver.title
+    assert browser.complaints() == []
+
+
+VIEWS = ("p/my-jar/compare?view=second", "p/my-jar/compare?view=elsewhere")
+PAGES = ("", "new", "runs", "methods", "import", *(f"p/my-jar/{name}" for name, _ in TABS), *VIEWS)
+READABLE = """
+const style = getComputedStyle(document.body);
+const light = (colour) => {
+  const [r, g, b] = colour.match(/\\d+/g).map((value) => (value / 255) ** 2.2);
+  return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+};
+const [paper, ink] = [light(style.backgroundColor), light(style.color)];
+return [(Math.max(paper, ink) + 0.05) / (Math.min(paper, ink) + 0.05), paper < 0.2];
+"""
+"""(contrast of the text, whether the paper is dark)"""
+NAMELESS = """
+const words = (own) => own.ariaLabel || own.labels?.length || own.textContent.trim() || own.title;
+const named = (own) => words(own) || own.querySelector('[alt]');
+return [...document.querySelectorAll('input, select, textarea, button, a, summary, [tabindex]')]
+  .filter((own) => own.checkVisibility() && own.id !== 'main' && !named(own)).map((own) => own.outerHTML);
+"""
+"""What can be reached and has no name to be read aloud."""
+OUTSIDE = """
+const names = performance.getEntriesByType('resource').map((own) => own.name);
+return names.filter((name) => !name.startsWith(location.origin) && !name.startsWith('data:'));
+"""
+FOCUSED = "const own = document.activeElement; return [own.innerText.trim(), own.matches(':focus-visible')]"
+MAIN = {
+    "": "New project",
+    "new": "Go",
+    "p/my-jar/pictures": "Run again",
+    "p/my-jar/prior": "Build the prior set",
+    "p/my-jar/compare": "Open the report",
+}
+"""Page -> its main button."""
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize(("width", "height"), [(1280, 800), (390, 844)])
+def test_every_page_fits(browser: Browser, page: Page, width: int, height: int, dark: bool) -> None:
+    browser.size(width, height, dark)
+    browser.complaints()
+    for name in PAGES:
+        browser.open(f"{page.url}/{name}")
+        wide = browser.run("return [document.documentElement.scrollWidth, innerWidth]")
+        assert wide[0] <= wide[1], f"/{name} scrolls sideways"
+        contrast, is_dark = browser.run(READABLE)
+        assert contrast > 7, f"/{name} is hard to read"
+        assert is_dark is dark
+        assert browser.run("return [...document.images].every((own) => own.hasAttribute('alt'))")
+        assert browser.run(OUTSIDE) == [], "nothing is fetched from anywhere else"
+        assert browser.run(NAMELESS) == []
+    assert browser.complaints() == []
+
+
+def test_a_dropped_config_becomes_a_project(browser: Browser, page: Page, workspace: Path) -> None:
+    browser.size(390, 844)
+    browser.open(f"{page.url}/import")
+    config = workspace / "their.json"
+    shutil.copytree(workspace / "jar" / "images", workspace / "sets" / "5_jorbik")
+    theirs = {"LoRA_type": "Standard", "train_data_dir": "sets", "network_dim": 12, "xformers": "xformers"}
+    config.write_text(json.dumps({**theirs, "pretrained_model_name_or_path": "pocket"}))
+    browser.driver.find_element("css selector", "input[type=file]").send_keys(str(config))
+    browser.see("training.adapter.rank = 12")
+    assert "xformers" in browser.find("[data-left]").text, "what is not carried over is said"
+    browser.write("[data-import-make] input[name=name]", "theirs")
+    browser.press("Make the project")
+    browser.see("theirs is here")
+    kept = tomllib.loads((workspace / "runs" / "theirs" / "project.toml").read_text())
+    assert kept["training"]["adapter"]["rank"] == 12
+    assert kept["concepts"][0]["images"] == "../../sets/5_jorbik", "looked for from the workspace"
+
+
+def test_the_keyboard_reaches_what_matters(browser: Browser, page: Page) -> None:
+    browser.size(1280, 800)
+    for name, label in MAIN.items():
+        browser.open(f"{page.url}/{name}")
+        browser.button(label)
+        for _ in range(40):
+            browser.driver.switch_to.active_element.send_keys(Keys.TAB)
+            focused = browser.run(FOCUSED)
+            if focused == [label, True]:
+                break
+        else:
+            raise AssertionError(f"/{name}: Tab does not reach {label!r}")
+    browser.open(f"{page.url}/new")
+    browser.find("input[name=kind]").send_keys(Keys.ARROW_RIGHT)
+    assert browser.find("input[name=kind]:checked").get_attribute("value") == "clothing"

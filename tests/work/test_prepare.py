@@ -1,0 +1,45 @@
+"""What is refused before any long work, a slip of the finger included."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tenuto.families.survey import survey
+from tenuto.project import load_project
+from tenuto.words import TenutoError
+from tenuto.work.prepare import look_ahead
+from tests.jobs import CONCEPT, plain_pictures
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("training.epochs=100000000", r"6e\+08 rows are trained"),
+        (f"training.epochs={10**400}", "rows are trained"),
+        ("training.steps=1000000000", "rows are trained"),
+        ("concepts.0.repeats=1000000000", "rows are trained"),
+        ("prior.ratio=1000000000", "rows are trained"),
+        ("prior.per_image=1000000000", "prior images are made"),
+    ],
+)
+def test_a_plan_that_nobody_could_follow(change: str, message: str, tiny_folder: Path, tmp_path: Path) -> None:
+    plain_pictures(tmp_path / "pictures", [(16, 16)] * 3)
+    (tmp_path / "p.toml").write_text(CONCEPT.format(model=tiny_folder) + 'trigger = "zxq"\n')
+    with pytest.raises(TenutoError, match=message):
+        look_ahead(load_project(tmp_path / "p.toml", [change]), survey(str(tiny_folder)))
+
+
+@pytest.mark.parametrize("value", ["x" * 5000, "x/" * 3000, r"a\u0000b"])
+@pytest.mark.parametrize("setting", ["base.model", "concepts.0.images", "prior.tag_csv", "comparison.tagger"])
+def test_what_can_be_no_path(setting: str, value: str, tiny_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "p.toml").write_text(CONCEPT.format(model=tiny_folder))
+    with pytest.raises(TenutoError, match=f"^{setting.replace('.0.', '.eyes.')}: "):
+        load_project(tmp_path / "p.toml", [f'{setting}="{value}"'])
+
+
+def test_an_extension_that_is_none(tiny_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "p.toml").write_text(CONCEPT.format(model=tiny_folder))
+    with pytest.raises(TenutoError, match=r"data\.caption_extension: write an extension such as \.txt \(got 'txt'\)"):
+        load_project(tmp_path / "p.toml", ['data.caption_extension="txt"'])
