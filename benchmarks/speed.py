@@ -71,13 +71,14 @@ def run_of(
     ratio: float,
     updates: int,
     *,
+    rank: int = 8,
     compiled: bool = False,
     listener: Listener = silent,
 ) -> Run:
     """A training of so many updates on a fresh adapter."""
     items, prior = ([_Made(base, n, role) for n in range(16)] for role in ("instance", "prior"))
     settings = TrainingSettings(
-        steps=updates, batch=batch, watch_every=0, adapter=AdapterSettings(rank=8), compile=compiled
+        steps=updates, batch=batch, watch_every=0, adapter=AdapterSettings(rank=rank), compile=compiled
     )
     return Run(
         base=base, adapter=Adapter.attach(base, settings.adapter), settings=settings, regularizers=methods,
