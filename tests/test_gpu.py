@@ -27,7 +27,7 @@ from tests.test_killed import PROJECT
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
 METHODS = {"p": PriorPreservation(weight=0.5), "q": PriorPrediction(weight=2.0)}
-LARGE = Size(320, 320)
+LARGE = Size(128, 128)
 FAMILIES = pytest.mark.parametrize("folder", ["tiny_folder", "tiny_v_folder", "tiny_xl_folder"])
 
 

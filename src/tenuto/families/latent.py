@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from tenuto.families.base import Base, Geometry, Part
 from tenuto.families.loaded import Loaded
 from tenuto.families.process import from_alphas
+from tenuto.families.recompute import recomputed
 from tenuto.families.upcast import compute_in_float32, lacks
 from tenuto.files import hash_text
 from tenuto.words import Size, TenutoError
@@ -115,7 +116,7 @@ class LatentDiffusion(Base):
                 else:
                     own.gradient_checkpointing_disable()
             if on:
-                unet.enable_gradient_checkpointing()
+                unet.enable_gradient_checkpointing(recomputed)
             else:
                 unet.disable_gradient_checkpointing()
         for module in (layer for own in (unet, *encoders) for layer in own.modules()):

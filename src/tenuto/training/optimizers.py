@@ -69,7 +69,7 @@ class AdamWSettings(OptimizerSettings):
     """Decay rates of the two moments."""
 
     def build(self, parameters: Iterable[nn.Parameter]) -> Optimizer:
-        return AdamW(parameters, lr=self.lr, betas=self.betas, weight_decay=self.weight_decay)
+        return AdamW(parameters, lr=self.lr, betas=self.betas, weight_decay=self.weight_decay, fused=True)
 
     @property
     def title(self) -> str:

@@ -15,7 +15,7 @@ from typing import Any, cast, final
 
 import torch
 from peft import LoraConfig
-from peft.tuners.lora import LoraLayer, LoraModel
+from peft.tuners.lora import Conv2d, Linear, LoraLayer, LoraModel
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
@@ -26,6 +26,31 @@ from tenuto.randomness import stream
 
 FACTORS = ("lora_A", "lora_B")
 MAGNITUDE = "lora_magnitude_vector"
+
+
+def plain_forward(self: Any, x: Tensor) -> Tensor:
+    """What peft's forward does for one LoRA that is not merged, without all that it asks about others: at small batches
+    a GPU waits for such questions."""
+    answer: Tensor = self.base_layer(x)
+    if self._disable_adapters:
+        return answer
+    change: Tensor = self.lora_B[NAME](self.lora_A[NAME](x))
+    return torch.add(answer, change, alpha=self.scaling[NAME])
+
+
+class PlainLinear(Linear):
+    """peft's, on a linear layer."""
+
+    forward = plain_forward
+
+
+class PlainConv2d(Conv2d):
+    """peft's, on a convolution."""
+
+    forward = plain_forward
+
+
+PLAIN: Mapping[type, type] = {Linear: PlainLinear, Conv2d: PlainConv2d}
 
 
 @final
@@ -47,8 +72,11 @@ class LoraTuner(Tuner):
         config = LoraConfig(**settings, lora_alpha=alpha, init_lora_weights=False, use_dora=self._dora)
         model = LoraModel(module, config, NAME)
         for layer in model.modules():
-            if isinstance(layer, LoraLayer) and weight_of(layer).dtype != torch.float32:
-                keep_in_float32(layer)
+            if isinstance(layer, LoraLayer):
+                if not self._dora:
+                    layer.__class__ = PLAIN.get(type(layer), type(layer))
+                if weight_of(layer).dtype != torch.float32:
+                    keep_in_float32(layer)
         return model
 
     @torch.no_grad()
