@@ -419,7 +419,7 @@ class Results:
         else:
             try:
                 found = asdict(measure())
-            except Failed as error:
+            except (Failed, OSError) as error:
                 found = {"failed": str(error)}
         self.taken.setdefault(name, []).append(found)
         print(f"{time.time() - self.began:.0f} s: {name}: {found}", file=sys.stderr, flush=True)
