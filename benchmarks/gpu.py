@@ -78,7 +78,7 @@ class Measured:
     failed: list[str] = field(default_factory=list)
 
 
-def measure(form: str, path: str, peak: float, compiled: bool, answer: Path) -> None:
+def measure(form: str, path: str, peak: float, compiled: bool, images: bool, answer: Path) -> None:
     """Everything about one architecture; runs in a process of its own."""
     torch.set_float32_matmul_precision("highest")
     start = time.perf_counter()
@@ -96,7 +96,7 @@ def measure(form: str, path: str, peak: float, compiled: bool, answer: Path) -> 
             except Exception as error:
                 _note(found, error, f"batch {batch}, checkpointing {checkpointing}")
             write_json(answer, asdict(found))
-    for batch in PRIOR_BATCHES:
+    for batch in PRIOR_BATCHES if images else ():
         try:
             images_per_second(base, batch, SamplerSettings(steps=2, guidance=5.0))
             found.images[batch] = images_per_second(base, batch, SamplerSettings(steps=20, guidance=5.0))
@@ -174,6 +174,7 @@ def show(found: dict[str, Any]) -> None:
 def main(
     only: Annotated[list[str] | None, typer.Option(help="sd1, sd2 or sdxl; unset: sd1 and sdxl")] = None,
     compiled: Annotated[bool, typer.Option("--compile", help="Also under torch.compile: minutes more.")] = False,
+    images: Annotated[bool, typer.Option(help="Prior images too.")] = True,
     peak: Annotated[float, typer.Option(help="TFLOP/s of the card, dense bf16")] = H100_PEAK,
     scratch: Annotated[Path | None, typer.Option(help="where the files (7 GiB) lie while they are used")] = None,
     out: Annotated[Path, typer.Option(help="a folder for what was measured")] = Path("runs/gpu"),
@@ -185,7 +186,7 @@ def main(
         for form in only or ("sd1", "sdxl"):
             path, answer = f"{folder}/{form}.safetensors", out / f"{form}.json"
             random_file(form, path)
-            worker = context.Process(target=measure, args=(form, path, peak, compiled, answer))
+            worker = context.Process(target=measure, args=(form, path, peak, compiled, images, answer))
             worker.start()
             worker.join()
             Path(path).unlink()
