@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from copy import deepcopy
 from pathlib import Path
 
 import pytest
@@ -14,10 +16,12 @@ from tests.tiny import tiny_sd_folder, tiny_sdxl_folder
 torch.set_num_threads(1)
 
 
-@pytest.fixture(autouse=True)
-def _own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="session", autouse=True)
+def _own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Caches and prior sets of tests stay in the tests' own folder."""
-    monkeypatch.setenv("TENUTO_HOME", str(tmp_path_factory.getbasetemp() / "home"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TENUTO_HOME", str(tmp_path_factory.getbasetemp() / "home"))
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -25,10 +29,16 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_sd_folder(tmp_path_factory.mktemp("tiny") / "sd")
 
 
-@pytest.fixture
-def tiny_base(tiny_folder: Path) -> Base:
-    """Loaded anew for each test: nothing that one test attaches can reach another."""
+@pytest.fixture(scope="session")
+def _opened(tiny_folder: Path) -> Base:
+    """Opened once and never used, only copied."""
     return open_base(str(tiny_folder), device="cpu")
+
+
+@pytest.fixture
+def tiny_base(_opened: Base) -> Base:
+    """A copy for each test: nothing that one test attaches can reach another."""
+    return deepcopy(_opened)
 
 
 @pytest.fixture(scope="session")

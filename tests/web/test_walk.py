@@ -7,7 +7,6 @@ light and dark.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import tomllib
@@ -73,14 +72,15 @@ class Page:
 
 @pytest.fixture(scope="module")
 def page(workspace: Path) -> Iterator[Page]:
-    os.environ["TENUTO_HOME"] = str(workspace / "home")
-    process, url = started(workspace)
-    own = Page(url, process)
-    try:
-        yield own
-    finally:
-        own.server.kill()
-        own.server.wait()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TENUTO_HOME", str(workspace / "home"))
+        process, url = started(workspace)
+        own = Page(url, process)
+        try:
+            yield own
+        finally:
+            own.server.kill()
+            own.server.wait()
 
 
 def test_the_whole_way(browser: Browser, page: Page, workspace: Path) -> None:
