@@ -14,6 +14,23 @@ from tenuto.families.checkpoints import open_base
 from tests.tiny import tiny_sd_folder, tiny_sdxl_folder
 
 torch.set_num_threads(1)
+LONG = (
+    "work/test_sweep.py",
+    "web/test_walk.py",
+    "work/test_processes.py",
+    "cli/test_ranks.py",
+    "cli/test_commands.py",
+    "web/test_jobs.py",
+    "test_killed.py",
+    "test_pocket_job.py",
+    "docs/test_site.py",
+)
+"""Files of few tests that take long: whole jobs, processes of their own."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """They begin first, so that none of them is left for one of two workers at the end."""
+    items.sort(key=lambda item: not item.nodeid.removeprefix("tests/").startswith(LONG))
 
 
 @pytest.fixture(scope="session", autouse=True)

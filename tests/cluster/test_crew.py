@@ -46,9 +46,6 @@ class Heard(list[Event]):
         return [event.data["text"] for event in self if "text" in event.data]
 
 
-pytestmark = pytest.mark.timeout(600)
-
-
 @dataclass(frozen=True)
 class Joined:
     """A terminal that has joined two machines; once for all tests here, for each connection starts its workers anew."""

@@ -27,7 +27,6 @@ from tests.cluster.machines import SOURCE, assert_same
 from tests.jobs import until
 from tests.work.test_sweep import paint
 
-pytestmark = pytest.mark.timeout(600)
 IMAGES = 12
 
 

@@ -25,8 +25,6 @@ from tests.still import tasks_still_at
 from tests.test_killed import PROJECT
 from tests.work.chores import Chore
 
-pytestmark = pytest.mark.timeout(300)
-
 
 def chores(folder: Path, **ends: str) -> list[Chore]:
     return [Chore(name, folder, end) for name, end in ends.items()]

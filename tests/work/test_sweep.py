@@ -202,7 +202,6 @@ def test_an_arm_is_compared_on_the_concepts_that_it_teaches(tiny_folder: Path, t
     assert {name: list(on.arms) for name, on in result.concepts.items()} == {"c": ["both"], "d": ["both", "alone"]}
 
 
-@pytest.mark.timeout(600)
 def test_sigkill_anywhere_then_the_same_command(tiny_folder: Path, tmp_path: Path) -> None:
     """A real process, killed while it trains and while it reads, ends in the same bits as one that was left alone."""
     small = {"seeds": [3], "arms": {"none": {"regularizers": {}}, "held": {}}}
