@@ -35,7 +35,7 @@ def on_ranks(work: Callable[[Ranks], object], count: int = 2) -> None:
     """Wait for such processes; all must end well."""
     processes = start_ranks(work, count)
     for process in processes:
-        process.join(120)
+        process.join()
     assert [process.exitcode for process in processes] == [0] * count
 
 

@@ -71,7 +71,7 @@ def assert_alike(a: dict[str, Tensor], b: dict[str, Tensor]) -> None:
 
 def ended(processes: Sequence[BaseProcess]) -> list[int | None]:
     for process in processes:
-        process.join(200)
+        process.join()
     return [process.exitcode for process in processes]
 
 

@@ -61,14 +61,14 @@ def test_a_prior_set_stopped_and_gone_on_with(tiny_folder: Path, tmp_path: Path)
             own = process.children(recursive=True)
             listening = {address for each in own for address in listens_at(each)}
             os.killpg(process.pid, signal.SIGINT)
-            out, errors = process.communicate(timeout=200)
+            out, errors = process.communicate()
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
     assert (process.returncode, out) == (130, ""), errors
     assert errors.splitlines()[-1] == "stopped; what was made is kept, the same command goes on from there"
     assert listening == {"127.0.0.1"}
-    _, left = psutil.wait_procs(own, timeout=60)
+    _, left = psutil.wait_procs(own, timeout=200)
     assert not left
     assert 0 < len(list(store.folder.glob("shards/*.safetensors"))) < len(batches) == IMAGES // 4
 

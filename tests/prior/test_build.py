@@ -185,7 +185,7 @@ def test_two_processes_share_the_work(
 
     processes = [in_child(work), in_child(work)]
     for process in processes:
-        process.join(200)
+        process.join()
     assert [process.exitcode for process in processes] == [0, 0]
     sampled = (tmp_path / "log").read_text().split()
     assert len(sampled) == len(shards(folder))  # none was made twice
@@ -217,7 +217,7 @@ def test_what_a_killed_process_was_making_is_made_by_the_other(
     with pytest.raises(BuildStopped, match="10 of 12 prior images are kept"):
         build(make_plan(), tiny_base, open_store(tiny_base, folder), stop=lambda: True)
     assert kill(first)
-    second.join(200)
+    second.join()
     assert second.exitcode == 0
     store = open_store(tiny_base, folder)
     assert_same(made(build(make_plan(), tiny_base, store), store), whole)

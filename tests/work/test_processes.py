@@ -101,7 +101,7 @@ def test_stopped_and_gone_on_with_side_by_side(tiny_folder: Path, tmp_path: Path
     with running(["run", "p.toml", "--out", "run", *side_by_side], both, tasks_still_at(6)) as cut:
         until(lambda: len(list(both.rglob("states/*.safetensors"))) > 1)
         os.killpg(cut.pid, signal.SIGINT)
-        cut.join(200)
+        cut.join()
     errors = "\n".join(said(both))
     assert cut.exitcode == 130, errors
     assert "Traceback" not in errors
