@@ -48,9 +48,10 @@ def running(words: Sequence[str], folder: Path, around: AbstractContextManager[N
     try:
         yield process
     finally:
-        process.kill()
-        with suppress(ProcessLookupError):
-            os.killpg(process.ident, signal.SIGKILL)
+        if process.is_alive():
+            with suppress(ProcessLookupError):  # it has no session yet
+                os.killpg(process.ident, signal.SIGKILL)
+            process.kill()
         process.join()
 
 
