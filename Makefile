@@ -2,7 +2,7 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
-TESTS = $(BIN)/python -m pytest -n 2 --dist loadfile --ignore tests/cluster && $(BIN)/python -m pytest tests/cluster
+TESTS = $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --ignore tests/cluster && $(BIN)/python -m pytest tests/cluster
 
 .PHONY: install demo test check evidence leaderboard article prior-bench bench big endure docs docs-check clean
 

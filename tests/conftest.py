@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,12 +13,31 @@ from tenuto.families.checkpoints import open_base
 from tests.tiny import tiny_sd_folder, tiny_sdxl_folder
 
 torch.set_num_threads(1)
+LONG = (
+    "work/test_sweep.py",
+    "web/test_walk.py",
+    "work/test_processes.py",
+    "cli/test_ranks.py",
+    "cli/test_commands.py",
+    "web/test_jobs.py",
+    "test_killed.py",
+    "test_pocket_job.py",
+    "docs/test_site.py",
+)
+"""Files of few tests that take long: whole jobs, processes of their own."""
 
 
-@pytest.fixture(autouse=True)
-def _own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """They begin first, so that none of them is left for one of two workers at the end."""
+    items.sort(key=lambda item: not item.nodeid.removeprefix("tests/").startswith(LONG))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Caches and prior sets of tests stay in the tests' own folder."""
-    monkeypatch.setenv("TENUTO_HOME", str(tmp_path_factory.getbasetemp() / "home"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TENUTO_HOME", str(tmp_path_factory.getbasetemp() / "home"))
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -27,7 +47,10 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def tiny_base(tiny_folder: Path) -> Base:
-    """Loaded anew for each test: nothing that one test attaches can reach another."""
+    """Loaded anew for each test: nothing that one test attaches can reach another.
+
+    A copy would be made faster, but its weights lie elsewhere in memory, and so its last bits may differ.
+    """
     return open_base(str(tiny_folder), device="cpu")
 
 

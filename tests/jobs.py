@@ -52,7 +52,7 @@ def plain_pictures(folder: Path, sizes: Sequence[tuple[int, int]]) -> Path:
     return folder
 
 
-def until(true: Callable[[], object], seconds: float = 200) -> None:
+def until(true: Callable[[], object], seconds: float = 800) -> None:
     """Wait for what another process does."""
     end = time.monotonic() + seconds
     while not true():

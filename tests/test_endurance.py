@@ -20,6 +20,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     place = tmp_path_factory.mktemp("endurance")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(examples, "PLACE", place / "shared")
+        patch.setattr(inputs, "SECONDS", 600.0)  # a slow machine, at its first import, is no hang
         known = set(LAYOUTS)
         examples.let_tiny_files_be_known()
         yield place

@@ -6,13 +6,16 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
 
-from tests.jobs import plain_pictures
+from tests.children import running, said
+from tests.jobs import plain_pictures, until
+from tests.still import still_once
+
+TRAIN = ("train", "p.toml", "--out", "run")
 
 PROJECT = """
 [base]
@@ -50,36 +53,22 @@ def test_sigkill_at_any_instant_then_the_same_command(tiny_folder: Path, tmp_pat
         (folder / "p.toml").write_text(PROJECT.format(model=tiny_folder))
         return folder
 
-    def start(folder: Path) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "tenuto", "train", "p.toml", "--out", "run"]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        return subprocess.Popen(
-            command,
-            cwd=folder,
-            env=environment,
-            start_new_session=True,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-        )
-
-    def progress(folder: Path) -> int:
+    def made(folder: Path) -> int:
         return len(list((folder / "store").rglob("*.safetensors"))) + len(list((folder / "run").rglob("*.safetensors")))
 
-    whole = project("whole")
-    process = start(whole)
-    _, errors = process.communicate(timeout=120)
-    assert process.returncode == 0, errors.decode()
+    whole, cut = project("whole"), project("cut")
+    with running(TRAIN, whole) as process:
+        process.join()
+    assert process.exitcode == 0, said(whole)
 
-    cut = project("cut")
     for wanted in (4, 11, 16):  # pieces that exist: once in the build, twice in the training
-        process = start(cut)
-        while process.poll() is None and progress(cut) < wanted:
-            time.sleep(0.003)
-        os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
-    process = start(cut)
-    _, errors = process.communicate(timeout=120)
-    assert process.returncode == 0, errors.decode()
+        there = lambda wanted=wanted: made(cut) >= wanted  # noqa: E731
+        with running(TRAIN, cut, still_once(there)) as process:
+            until(there)
+        assert process.exitcode == -signal.SIGKILL, said(cut)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, "-m", "tenuto", *TRAIN], cwd=cut, env=environment, capture_output=True)
+    assert done.returncode == 0, done.stderr.decode()
     a, b = (load_file(folder / "run" / "held" / "seed-0" / "lora.safetensors") for folder in (whole, cut))
     assert a.keys() == b.keys()
     assert all(torch.equal(a[name], b[name]) for name in a)

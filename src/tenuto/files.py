@@ -13,15 +13,16 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import psutil
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
-from torch import Tensor
 
 from tenuto.words import TenutoError
+
+if TYPE_CHECKING:  # torch takes seconds to import, and many commands ask it nothing
+    from torch import Tensor
 
 PICKLES = {".ckpt", ".pt", ".pth", ".bin"}
 """Endings of pickle files, which can run code when they are read."""
@@ -89,6 +90,8 @@ def serialized(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None
 
     The library writes the metadata in an order of its own at every call; here it is sorted.
     """
+    from safetensors.torch import save
+
     whole = save({name: value.detach().cpu().contiguous() for name, value in tensors.items()})
     length = int.from_bytes(whole[:8], "little")
     index = json.loads(whole[8 : 8 + length])

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -18,7 +17,7 @@ from typer.testing import CliRunner
 
 from tenuto.cli.main import app
 from tenuto.evaluation.record import Comparison
-from tests.jobs import COMPARISON, CONCEPT, noise_pictures
+from tests.jobs import COMPARISON, CONCEPT, noise_pictures, until
 
 PROJECT = f"""
 seed = 1
@@ -237,12 +236,10 @@ def test_ctrl_c_keeps_what_was_made(project: Path) -> None:
     ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 100
     log = Path("runs/project/held/seed-1/log.jsonl")
-    while time.monotonic() < deadline and not (log.exists() and log.stat().st_size > 2000):
-        time.sleep(0.05)
+    until(lambda: process.poll() is not None or (log.exists() and log.stat().st_size > 2000))
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate()
     assert process.returncode == 130, errors
     assert "goes on from there" in errors
     assert "Traceback" not in errors

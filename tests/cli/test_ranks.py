@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 from tenuto.cli.main import app
 from tests.jobs import plain_pictures, until
 from tests.ranks import said, start_command
+from tests.still import still_at
 
 PROJECT = """
 [base]
@@ -39,7 +40,7 @@ weight = 0.5
 [regularizers.drift_controller]
 budget = 0.1
 [training]
-steps = {steps}
+steps = 10
 batch = 3
 save_every = 5
 watch_every = 5
@@ -51,9 +52,9 @@ plain = false
 TRAIN = ("train", "p.toml", "--out", "run")
 
 
-def project(folder: Path, model: Path, steps: int = 10) -> Path:
+def project(folder: Path, model: Path) -> Path:
     plain_pictures(folder / "pictures", [(16, 16)] * 4)
-    (folder / "p.toml").write_text(PROJECT.format(model=model, steps=steps))
+    (folder / "p.toml").write_text(PROJECT.format(model=model))
     return folder
 
 
@@ -70,7 +71,7 @@ def assert_alike(a: dict[str, Tensor], b: dict[str, Tensor]) -> None:
 
 def ended(processes: Sequence[BaseProcess]) -> list[int | None]:
     for process in processes:
-        process.join(200)
+        process.join()
     return [process.exitcode for process in processes]
 
 
@@ -79,11 +80,11 @@ def states(folder: Path) -> list[str]:
 
 
 @pytest.fixture
-def alone(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], dict[str, Tensor]]:
+def alone(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], dict[str, Tensor]]:
     """What one process makes of the project."""
 
-    def make(steps: int) -> dict[str, Tensor]:
-        folder = project(tmp_path / "alone", tiny_folder, steps)
+    def make() -> dict[str, Tensor]:
+        folder = project(tmp_path / "alone", tiny_folder)
         monkeypatch.chdir(folder)
         result = CliRunner().invoke(app, list(TRAIN))
         assert result.exit_code == 0, result.stderr
@@ -93,7 +94,7 @@ def alone(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_torchrun_makes_what_one_process_makes(
-    alone: Callable[[int], dict[str, Tensor]], tiny_folder: Path, tmp_path: Path
+    alone: Callable[[], dict[str, Tensor]], tiny_folder: Path, tmp_path: Path
 ) -> None:
     folder = project(tmp_path / "two", tiny_folder)
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "-m", "tenuto", *TRAIN]
@@ -101,16 +102,16 @@ def test_torchrun_makes_what_one_process_makes(
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("2 processes share") == 1
-    assert_alike(alone(10), lora(folder))
+    assert_alike(alone(), lora(folder))
     log = (folder / "run" / "held" / "seed-0" / "log.jsonl").read_text().splitlines()
     assert len(log) == 10
 
 
 def test_a_stop_of_one_stops_all_and_one_process_goes_on(
-    alone: Callable[[int], dict[str, Tensor]], tiny_folder: Path, tmp_path: Path
+    alone: Callable[[], dict[str, Tensor]], tiny_folder: Path, tmp_path: Path
 ) -> None:
-    folder = project(tmp_path / "cut", tiny_folder, 20)
-    processes = start_command(TRAIN, [folder, folder])
+    folder = project(tmp_path / "cut", tiny_folder)
+    processes = start_command(TRAIN, [folder, folder], still_at(7))
     until(lambda: bool(states(folder)))
     assert processes[1].pid
     os.kill(processes[1].pid, signal.SIGTERM)
@@ -119,13 +120,13 @@ def test_a_stop_of_one_stops_all_and_one_process_goes_on(
     assert sum("stopped after update" in line for line in lines) == 1
     done = CliRunner().invoke(app, ["train", str(folder / "p.toml"), "--out", str(folder / "run")])
     assert done.exit_code == 0, done.stderr
-    assert_alike(alone(20), lora(folder))
+    assert_alike(alone(), lora(folder))
 
 
 def test_a_killed_process_ends_all_with_one_line_and_nothing_is_lost(tiny_folder: Path, tmp_path: Path) -> None:
-    folder, whole = (project(tmp_path / name, tiny_folder, 20) for name in ("cut", "whole"))
+    folder, whole = (project(tmp_path / name, tiny_folder) for name in ("cut", "whole"))
     assert ended(start_command(TRAIN, [whole, whole])) == [0, 0]
-    processes = start_command(TRAIN, [folder, folder])
+    processes = start_command(TRAIN, [folder, folder], still_at(7))
     until(lambda: bool(states(folder)))
     assert processes[1].pid
     os.kill(processes[1].pid, signal.SIGKILL)

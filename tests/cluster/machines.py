@@ -9,8 +9,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -19,9 +17,13 @@ import psutil
 import torch
 from safetensors.torch import load_file
 
-SOURCE = Path(__file__).parents[2] / "src"
+from tests.jobs import until
+
+ROOT = Path(__file__).parents[2]
+SOURCE = ROOT / "src"
 TOKEN = "0123456789abcdef" * 4
 ALIKE = ("--num-cpus=1", "--object-store-memory=80000000", "--disable-usage-stats", "--block")
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "RAY_worker_niceness": "0"}
 TRIES = 4
 
 
@@ -63,7 +65,7 @@ class Machines:
         for _ in range(TRIES):
             process = psutil.Popen(
                 [sys.executable, "-m", "ray.scripts.scripts", "start", *words, *ALIKE],
-                env={**os.environ, "PYTHONPATH": str(source), "OMP_NUM_THREADS": "1", "RAY_worker_niceness": "0"},
+                env={**os.environ, **ONE_THREAD, "PYTHONPATH": f"{source}{os.pathsep}{ROOT}"},
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
@@ -83,13 +85,6 @@ def end(process: psutil.Process) -> None:
         process.send_signal(signal.SIGTERM)
     _, alive = psutil.wait_procs([process, *own], timeout=100)
     assert not alive, [each.cmdline() for each in alive]
-
-
-def until(there: Callable[[], object], seconds: float = 400) -> None:
-    limit = time.monotonic() + seconds
-    while not there():
-        assert time.monotonic() < limit
-        time.sleep(0.02)
 
 
 def tensors(folder: Path) -> dict[str, dict[str, torch.Tensor]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,9 @@ from tenuto.words import Stopped, TenutoError
 from tenuto.work.sweep import PriorTask, run_sweep, trainings_of
 from tenuto.work.sweep_file import load_sweep
 from tenuto.work.tasks import in_sequence
-from tests.cluster.machines import SOURCE, Machines, assert_same, end, until
+from tests.cluster.machines import SOURCE, Machines, assert_same, end
+from tests.jobs import until
+from tests.still import Still
 from tests.work.test_sweep import write
 
 QUICK = {
@@ -45,9 +46,6 @@ class Heard(list[Event]):
         return [event.data["text"] for event in self if "text" in event.data]
 
 
-pytestmark = pytest.mark.timeout(600)
-
-
 @dataclass(frozen=True)
 class Joined:
     """A terminal that has joined two machines; once for all tests here, for each connection starts its workers anew."""
@@ -59,7 +57,15 @@ class Joined:
     def workers(self) -> list[psutil.Process]:
         """Those that are at a task."""
         own = [process for machine in self.machines.processes for process in machine.children(recursive=True)]
-        return [process for process in own if "ray::carry_out" in " ".join(process.cmdline())]
+        return [process for process in own if "ray::carry_out" in " ".join(words(process))]
+
+
+def words(process: psutil.Process) -> list[str]:
+    """What it was called with, if it is still there."""
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
 
 
 @pytest.fixture(scope="module")
@@ -95,28 +101,30 @@ def test_a_sweep_is_the_sequential_one(joined: Joined, tiny_folder: Path, tmp_pa
 
 
 def test_stopped_killed_and_done(joined: Joined, tiny_folder: Path, tmp_path: Path) -> None:
-    long = {"seeds": [3, 4, 5], "settings": {"training.steps": 60}, "arms": {"held": {}}}
-    sweeps = {name: load_sweep(write(tmp_path / name, tiny_folder, long)) for name in ("here", "there")}
+    """A training goes beyond update 2 only when asked to stop, and beyond update 4 only when a worker was killed."""
+    three = {"seeds": [3, 4, 5], "settings": {"training.steps": 6}, "arms": {"held": {}}}
+    sweeps = {name: load_sweep(write(tmp_path / name, tiny_folder, three)) for name in ("here", "there")}
     in_sequence(trainings_of(sweeps["here"], tmp_path / "here" / "out"))
     out, heard = tmp_path / "there" / "out", Heard()
     tasks, crew = trainings_of(sweeps["there"], out), joined.engage(sweeps["there"].projects(), out)
     with pytest.raises(Stopped, match="goes on from there"):
-        crew(tasks, heard, lambda: any(out.rglob("states/000002*")))
-    assert not all((task.training.folder / "lora.safetensors").is_file() for task in tasks)
+        crew([Still(task, 2) for task in tasks], heard, lambda: any(out.rglob("states/000001*")))
+    assert any(out.rglob("states/*"))
+    assert not any(out.rglob("lora.safetensors"))
 
-    killer = threading.Thread(target=kill_one, args=(joined, out, len(list(out.rglob("snapshots/*")))))
-    killer.start()
-    done = crew(tasks, heard, lambda: False)
-    killer.join()
+    killed = tmp_path / "killed"
+
+    def kill_one() -> bool:
+        """Once both machines are in the middle of a training. Asks nobody to stop."""
+        if not killed.exists() and len(list(out.rglob("states/000003*"))) == 2:
+            joined.workers()[0].kill()
+            killed.touch()
+        return False
+
+    done = crew([Still(task, 4, killed) for task in tasks], heard, kill_one)
     assert [own.lora for own in done] == [task.training.folder / "lora.safetensors" for task in tasks]
     assert any("its worker died (killed, or its machine is gone); it begins again" in text for text in heard.texts())
     assert_same(tmp_path / "here", tmp_path / "there")
-
-
-def kill_one(joined: Joined, out: Path, snapshots: int) -> None:
-    """A worker, in the middle of a training."""
-    until(lambda: len(list(out.rglob("snapshots/*"))) > snapshots)
-    joined.workers()[0].kill()
 
 
 def test_what_cannot_be_done_is_one_line(joined: Joined, tiny_folder: Path, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,13 @@ from tenuto.cluster.settings import ClusterSettings
 from tenuto.project import load_project
 from tenuto.words import TenutoError
 from tenuto.work.prepare import prepare
-from tenuto.work.prior import build_prior
+from tenuto.work.prior import build_prior, open_store
 from tests.cli.test_commands import call
-from tests.cluster.machines import SOURCE, assert_same, until
+from tests.cluster.machines import SOURCE, assert_same
+from tests.jobs import until
 from tests.work.test_sweep import paint
 
-pytestmark = pytest.mark.timeout(600)
-IMAGES = 72
+IMAGES = 12
 
 
 def write(folder: Path, base: Path) -> Path:
@@ -34,40 +35,54 @@ def write(folder: Path, base: Path) -> Path:
     project = {
         "base": {"model": str(base), "device": "cpu"},
         "concepts": [{"name": "c", "images": "pictures", "trigger": "zxq", "class_word": "hat"}],
-        "prior": {"per_image": IMAGES // 3, "batch": 4, "store": "store", "sampler": {"steps": 20}},
+        "prior": {"per_image": IMAGES // 3, "batch": 4, "store": "store", "sampler": {"steps": 4}},
     }
     (folder / "p.toml").write_text(tomli_w.dumps(project))
     return folder / "p.toml"
 
 
 def test_a_prior_set_stopped_and_gone_on_with(tiny_folder: Path, tmp_path: Path) -> None:
-    """Ctrl-C reaches every process of the terminal; nothing of Ray stays; the same set is finished without it."""
+    """Ctrl-C reaches every process of the terminal; nothing of Ray stays; the same set is finished without it.
+
+    One batch is claimed here, so it cannot be finished before.
+    """
     files = {name: write(tmp_path / name, tiny_folder) for name in ("whole", "cut")}
+    prepared = prepare(load_project(files["cut"]))
+    store, batches = open_store(prepared), prepared.plan.batches(prepared.base.chunks)
     process = psutil.Popen(
         [sys.executable, "-m", "tenuto", "prior", "build", "p.toml", "--out", "run", "--on", "local", "--cpus", "1"],
         cwd=tmp_path / "cut", env={**os.environ, "PYTHONPATH": str(SOURCE), "OMP_NUM_THREADS": "1"},
         start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     try:
-        until(lambda: process.poll() is not None or list((tmp_path / "cut").rglob("shards/*.safetensors")))
-        own = process.children(recursive=True)
-        listening = {at.laddr.ip for each in own for at in each.net_connections() if at.status == psutil.CONN_LISTEN}
-        os.killpg(process.pid, signal.SIGINT)
-        out, errors = process.communicate(timeout=200)
+        with store.claims.on([batches[-1].key]) as ours:
+            assert ours
+            until(lambda: process.poll() is not None or list(store.folder.glob("shards/*.safetensors")))
+            own = process.children(recursive=True)
+            listening = {address for each in own for address in listens_at(each)}
+            os.killpg(process.pid, signal.SIGINT)
+            out, errors = process.communicate()
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
     assert (process.returncode, out) == (130, ""), errors
     assert errors.splitlines()[-1] == "stopped; what was made is kept, the same command goes on from there"
-    assert {address.removeprefix("::ffff:") for address in listening} == {"127.0.0.1"}
-    _, left = psutil.wait_procs(own, timeout=60)
+    assert listening == {"127.0.0.1"}
+    _, left = psutil.wait_procs(own, timeout=200)
     assert not left
-    kept = len(list((tmp_path / "cut").rglob("shards/*.safetensors")))
-    assert 0 < kept < IMAGES // 4
+    assert 0 < len(list(store.folder.glob("shards/*.safetensors"))) < len(batches) == IMAGES // 4
 
     for file in files.values():
         build_prior(prepare(load_project(file)))
     assert_same(tmp_path / "whole" / "store", tmp_path / "cut" / "store")
+
+
+def listens_at(process: psutil.Process) -> set[str]:
+    """The addresses of this machine where a process hears others, if it is still there."""
+    with suppress(psutil.Error):
+        found = [own.laddr.ip for own in process.net_connections() if own.status == psutil.CONN_LISTEN]
+        return {address.removeprefix("::ffff:") for address in found}
+    return set()
 
 
 @pytest.mark.parametrize(

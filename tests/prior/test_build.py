@@ -30,6 +30,7 @@ from tenuto.prior.maker import joined
 from tenuto.prior.plan import PriorPlan, plan_prior
 from tenuto.prior.store import PriorImage, PriorStore
 from tenuto.words import Size, TenutoError
+from tests.jobs import until
 from tests.prior.test_plan import SQUARE, WIDE, Prompt
 
 SAMPLER = SamplerSettings(steps=3, guidance=3)
@@ -132,8 +133,15 @@ def kill(process: multiprocessing.process.BaseProcess) -> bool:
 def test_killed_at_any_instant(
     tiny_base: Base, tmp_path: Path, whole: dict[str, tuple[PriorImage, Tensor]], whole_folder: Path
 ) -> None:
+    real, folder, go = maker.sample, tmp_path / "killed", tmp_path / "go"
+
+    def sampled(*given: Any, **more: Any) -> Tensor:
+        until(lambda: go.exists() or len(shards(folder)) + 1 < len(shards(whole_folder)))
+        return real(*given, **more)  # the last shard waits
+
     def work() -> None:
-        build(make_plan(), tiny_base, open_store(tiny_base, tmp_path / "killed"))
+        maker.sample = sampled  # type: ignore[assignment]
+        build(make_plan(), tiny_base, open_store(tiny_base, folder))
 
     kills, wait = 0, 0.01
     while True:
@@ -142,6 +150,8 @@ def test_killed_at_any_instant(
         if process.exitcode is not None or not kill(process):
             break
         kills, wait = kills + 1, wait * 1.3
+        if kills == 3:
+            go.touch()
     assert process.exitcode == 0
     assert kills >= 3
     store = open_store(tiny_base, tmp_path / "killed")
@@ -149,14 +159,14 @@ def test_killed_at_any_instant(
     assert shards(tmp_path / "killed") == shards(whole_folder)
 
 
-def slowly(log: Path) -> Callable[..., Tensor]:
-    """Sampling that takes a while and writes down which process did it."""
+def at_once(log: Path, count: int) -> Callable[..., Tensor]:
+    """Sampling that begins when so many processes are at it, and writes down which process did it."""
     real = maker.sample
 
     def sampled(*given: Any, **more: Any) -> Tensor:
         with log.open("a") as file:
             file.write(f"{os.getpid()}\n")
-        time.sleep(0.1)
+        until(lambda: len(set(log.read_text().split())) == count)
         return real(*given, **more)
 
     return sampled
@@ -165,7 +175,7 @@ def slowly(log: Path) -> Callable[..., Tensor]:
 def test_two_processes_share_the_work(
     tiny_base: Base, tmp_path: Path, whole: dict[str, tuple[PriorImage, Tensor]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(maker, "sample", slowly(tmp_path / "log"))
+    monkeypatch.setattr(maker, "sample", at_once(tmp_path / "log", 2))
     folder = tmp_path / "shared"
     open_store(tiny_base, folder)
 
@@ -175,7 +185,7 @@ def test_two_processes_share_the_work(
 
     processes = [in_child(work), in_child(work)]
     for process in processes:
-        process.join(60)
+        process.join()
     assert [process.exitcode for process in processes] == [0, 0]
     sampled = (tmp_path / "log").read_text().split()
     assert len(sampled) == len(shards(folder))  # none was made twice
@@ -189,7 +199,7 @@ def test_what_a_killed_process_was_making_is_made_by_the_other(
     folder, reached, waits = tmp_path / "shared", FORK.Event(), FORK.Event()
 
     def hang() -> None:
-        maker.sample = lambda *_, **__: (reached.set(), time.sleep(60))  # type: ignore[assignment,return-value]
+        maker.sample = lambda *_, **__: (reached.set(), time.sleep(600))  # type: ignore[assignment,return-value]
         build(make_plan(), tiny_base, open_store(tiny_base, folder))
 
     def work() -> None:
@@ -200,14 +210,14 @@ def test_what_a_killed_process_was_making_is_made_by_the_other(
         build(make_plan(), tiny_base, open_store(tiny_base, folder), listener=listen)
 
     first = in_child(hang)
-    assert reached.wait(30)
+    assert reached.wait(200)
     second = in_child(work)
-    assert waits.wait(60)
+    assert waits.wait(200)
     assert len(shards(folder)) == 6  # all but what the first is at
     with pytest.raises(BuildStopped, match="10 of 12 prior images are kept"):
         build(make_plan(), tiny_base, open_store(tiny_base, folder), stop=lambda: True)
     assert kill(first)
-    second.join(60)
+    second.join()
     assert second.exitcode == 0
     store = open_store(tiny_base, folder)
     assert_same(made(build(make_plan(), tiny_base, store), store), whole)
@@ -272,7 +282,7 @@ def test_killed_at_the_worst_instants(
 
     def hang(*_: object) -> None:
         reached.set()
-        time.sleep(60)
+        time.sleep(600)
 
     def work() -> None:
         written = Path.write_bytes
@@ -289,7 +299,7 @@ def test_killed_at_the_worst_instants(
         build(make_plan(), tiny_base, open_store(tiny_base, tmp_path / "killed"), listener=listener)
 
     process = in_child(work)
-    assert reached.wait(30)
+    assert reached.wait(200)
     assert kill(process)
     kept = shards(tmp_path / "killed")
     assert kept

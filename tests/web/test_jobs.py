@@ -57,7 +57,6 @@ def updates(roots: Roots, key: str) -> int:
     return log.read_text().count("\n") if log.exists() else 0
 
 
-@pytest.mark.timeout(600)
 def test_a_run_outlives_its_server_stops_and_goes_on(roots: Roots) -> None:
     one, two = place_of(roots, "one"), place_of(roots, "two")
     jobs = Jobs(roots)

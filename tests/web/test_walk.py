@@ -7,7 +7,6 @@ light and dark.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import tomllib
@@ -16,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import pytest
 from safetensors import safe_open
 from selenium.webdriver.common.keys import Keys
@@ -25,7 +25,7 @@ from tenuto.web.core import TABS
 from tests.web.browser import Browser, chromium, needs_chromium
 from tests.web.server import started
 
-pytestmark = [needs_chromium, pytest.mark.timeout(900)]
+pytestmark = [needs_chromium, pytest.mark.timeout(1800)]
 
 QUICK = {
     "seed": "0",
@@ -73,14 +73,15 @@ class Page:
 
 @pytest.fixture(scope="module")
 def page(workspace: Path) -> Iterator[Page]:
-    os.environ["TENUTO_HOME"] = str(workspace / "home")
-    process, url = started(workspace)
-    own = Page(url, process)
-    try:
-        yield own
-    finally:
-        own.server.kill()
-        own.server.wait()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TENUTO_HOME", str(workspace / "home"))
+        process, url = started(workspace)
+        own = Page(url, process)
+        try:
+            yield own
+        finally:
+            own.server.kill()
+            own.server.wait()
 
 
 def test_the_whole_way(browser: Browser, page: Page, workspace: Path) -> None:
@@ -179,12 +180,19 @@ def test_the_whole_way(browser: Browser, page: Page, workspace: Path) -> None:
     # training: stopped, gone on with; the page loaded again; its server killed
     browser.press("3\nTraining")
     browser.press("Start")
-    browser.until(lambda: "training" in browser.find("[data-run-what]").text, 300, "the training")
+    browser.until(lambda: list((workspace / "runs" / "my-jar").rglob("states/*.safetensors")), 300, "a state")
+    run = process_of(workspace)
+    run.suspend()  # or it could be over before the page has been looked at
+    browser.until(lambda: "training" in browser.find("[data-run-what]").text, 60, "the training")
     browser.press("Stop")
+    browser.run_is("Stopping", 60)
+    run.resume()
     browser.run_is("Stopped", 120)
     browser.see("goes on")
     browser.press("Go on")
     browser.run_is("Running", 60)
+    run = process_of(workspace)
+    run.suspend()
     second = browser.driver.current_window_handle
     browser.driver.switch_to.new_window("tab")
     browser.open(f"{url}/p/my-jar/training")
@@ -202,6 +210,7 @@ def test_the_whole_way(browser: Browser, page: Page, workspace: Path) -> None:
     page.server.wait()
     browser.see("a run goes on without it")
     page.server, _ = started(workspace, int(url.rpartition(":")[2]))
+    run.resume()
     browser.run_is("Done", 600)
     browser.until(lambda: browser.driver.find_elements("css selector", ".chart path"), what="curves")
     assert "Drift" in browser.text()
@@ -233,6 +242,12 @@ def test_the_whole_way(browser: Browser, page: Page, workspace: Path) -> None:
     browser.open(f"{url}/p/my-jar/report")
     assert "tenuto report" in browser.driver.title
     assert browser.complaints() == []
+
+
+def process_of(workspace: Path) -> psutil.Process:
+    """The run that the page has started last."""
+    newest = max((workspace / "runs" / ".jobs").glob("*.json"))
+    return psutil.Process(json.loads(newest.read_text())["pid"])
 
 
 VIEWS = ("p/my-jar/compare?view=second", "p/my-jar/compare?view=elsewhere")

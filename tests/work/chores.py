@@ -19,7 +19,7 @@ class Chore:
     name: str
     folder: Path
     end: str = ""
-    """"": at once; "lasting": when asked to stop; "failing", "fatal": when the file `go` is there."""
+    """"": at once; "lasting": when asked to stop; "failing", "fatal": once the one called "lasts" is at work."""
 
     together = False
     counted_by = "steps"
@@ -33,7 +33,7 @@ class Chore:
                 (self.folder / f"{self.name}.stopped").touch()
                 raise Stopped("asked to")
             time.sleep(0.01)
-        while self.end and not (self.folder / "go").exists():
+        while self.end and not (self.folder / "lasts").exists():
             time.sleep(0.01)
         if self.end == "failing":
             raise TenutoError(f"{self.name}.png: cannot be read; mend it")

@@ -18,12 +18,12 @@ from tenuto.evaluation.record import Comparison
 from tenuto.events import Event
 from tenuto.words import Stopped, TenutoError
 from tenuto.work.processes import SideBySide
+from tests.children import running, said
 from tests.cli.test_commands import call
 from tests.jobs import COMPARISON, plain_pictures, until
+from tests.still import tasks_still_at
 from tests.test_killed import PROJECT
 from tests.work.chores import Chore
-
-pytestmark = pytest.mark.timeout(300)
 
 
 def chores(folder: Path, **ends: str) -> list[Chore]:
@@ -44,7 +44,6 @@ def test_results_come_in_order_and_each_text_once(tmp_path: Path) -> None:
 
 def test_a_failure_stops_the_others(tmp_path: Path) -> None:
     """At the other's next safe place; what never began never does; what is raised is what went wrong."""
-    (tmp_path / "go").touch()
     with pytest.raises(TenutoError, match=r"bad\.png: cannot be read; mend it") as error:
         SideBySide(2)(chores(tmp_path, lasts="lasting", bad="failing", **dict.fromkeys("cdef", "lasting")))
     assert "\n" not in str(error.value)
@@ -53,7 +52,6 @@ def test_a_failure_stops_the_others(tmp_path: Path) -> None:
 
 
 def test_a_killed_worker_is_one_line(tmp_path: Path) -> None:
-    (tmp_path / "go").touch()
     with pytest.raises(TenutoError, match=r"was killed .*; set a smaller arms\.at_once") as error:
         SideBySide(2)(chores(tmp_path, lasts="lasting", gone="fatal"))
     assert "\n" not in str(error.value)
@@ -81,7 +79,15 @@ def test_no_worker_outlives_its_parent(tmp_path: Path) -> None:
     until(lambda: all((tmp_path / name).is_file() and (tmp_path / name).read_text() for name in "ab"))
     parent.kill()
     parent.wait()
-    until(lambda: not any(psutil.pid_exists(int((tmp_path / name).read_text())) for name in "ab"))
+    until(lambda: not any(lives(int((tmp_path / name).read_text())) for name in "ab"))
+
+
+def lives(number: int) -> bool:
+    """Whether there is such a process, and it is more than a number that nobody has asked after yet."""
+    try:
+        return psutil.Process(number).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def test_stopped_and_gone_on_with_side_by_side(tiny_folder: Path, tmp_path: Path) -> None:
@@ -91,18 +97,16 @@ def test_stopped_and_gone_on_with_side_by_side(tiny_folder: Path, tmp_path: Path
     for name in ("alone", "both"):
         plain_pictures(tmp_path / name / "pictures", [(16, 16)] * 3)
         (tmp_path / name / "p.toml").write_text(text.format(model=tiny_folder))
-    side_by_side = ("--set", "arms.at_once=2")
-    cut = subprocess.Popen(
-        [sys.executable, "-m", "tenuto", "run", "p.toml", "--out", "run", *side_by_side],
-        cwd=tmp_path / "both", env={**os.environ, "OMP_NUM_THREADS": "1"}, start_new_session=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    until(lambda: cut.poll() is not None or len(list((tmp_path / "both").rglob("states/*.safetensors"))) > 1)
-    os.killpg(cut.pid, signal.SIGINT)
-    _, errors = cut.communicate()
-    assert cut.returncode == 130, errors
+    side_by_side, both = ("--set", "arms.at_once=2"), tmp_path / "both"
+    with running(["run", "p.toml", "--out", "run", *side_by_side], both, tasks_still_at(6)) as cut:
+        until(lambda: len(list(both.rglob("states/*.safetensors"))) > 1)
+        os.killpg(cut.pid, signal.SIGINT)
+        cut.join()
+    errors = "\n".join(said(both))
+    assert cut.exitcode == 130, errors
     assert "Traceback" not in errors
-    assert errors.strip().splitlines()[-1] == "stopped; what was made is kept, the same command goes on from there"
+    assert errors.splitlines()[-1] == "stopped; what was made is kept, the same command goes on from there"
+    assert not list(both.rglob("lora.safetensors"))
     for name, more in (("both", side_by_side), ("alone", ())):
         status, _, errors = call("run", str(tmp_path / name / "p.toml"), "--out", str(tmp_path / name / "run"), *more)
         assert status == 0, errors

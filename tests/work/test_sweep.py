@@ -8,7 +8,6 @@ import pickle
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -27,7 +26,10 @@ from tenuto.words import Stopped, TenutoError
 from tenuto.work.sweep import PriorTask, plan_sweep, run_sweep
 from tenuto.work.sweep_file import load_sweep
 from tenuto.work.tasks import Task, in_sequence
+from tests.children import running, said
 from tests.cli.test_commands import call
+from tests.jobs import until
+from tests.still import still_once
 
 T = TypeVar("T")
 
@@ -200,31 +202,24 @@ def test_an_arm_is_compared_on_the_concepts_that_it_teaches(tiny_folder: Path, t
     assert {name: list(on.arms) for name, on in result.concepts.items()} == {"c": ["both"], "d": ["both", "alone"]}
 
 
-@pytest.mark.timeout(600)
 def test_sigkill_anywhere_then_the_same_command(tiny_folder: Path, tmp_path: Path) -> None:
     """A real process, killed while it trains and while it reads, ends in the same bits as one that was left alone."""
     small = {"seeds": [3], "arms": {"none": {"regularizers": {}}, "held": {}}}
     files = {name: write(tmp_path / name, tiny_folder, small) for name in ("whole", "cut")}
 
-    def start() -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "tenuto", "sweep", "ask.toml", "--out", "out", "--json"]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        return subprocess.Popen(
-            command, cwd=files["cut"].parent, env=environment, start_new_session=True,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        )  # fmt: skip
-
+    own, command = files["cut"].parent, ("sweep", "ask.toml", "--out", "out", "--json")
     for pattern, count in (("out/arms/**/*.safetensors", 3), ("out/**/readings/*", 9)):
-        process = start()
-        while process.poll() is None and len(list(files["cut"].parent.glob(pattern))) < count:
-            time.sleep(0.003)
-        assert process.poll() is None, process.communicate()[1].decode()
-        os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
-        assert not (files["cut"].parent / "out" / "sweep.json").exists()
-    process = start()
-    out, errors = process.communicate()
-    assert process.returncode == 0, errors.decode()
+        there = lambda pattern=pattern, count=count: len(list(own.glob(pattern))) >= count  # noqa: E731
+        with running(command, own, still_once(there)) as process:
+            until(there)
+        assert process.exitcode == -signal.SIGKILL, said(own)
+        assert not (own / "out" / "sweep.json").exists()
+    done = subprocess.run(
+        [sys.executable, "-m", "tenuto", *command], cwd=own, env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr.decode()
+    out = done.stdout
     assert Path(json.loads(out)["page"]).name == "sweep.html"
     run_sweep(load_sweep(files["whole"]), tmp_path / "whole" / "out")
     for whole in (tmp_path / "whole" / "out" / "arms").rglob("lora.safetensors"):
