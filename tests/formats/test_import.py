@@ -154,6 +154,7 @@ def test_folders(tmp_path: Path) -> None:
         ("--network_args algo=boft --network_alpha=4 --network_module=lycoris.kohya", "network_alpha", "no scale"),
         ("--network_args algo=loha dora_wd=True --network_module=lycoris.kohya", "dora_wd", "LoRA alone"),
         ("--max_grad_norm=0", "max_grad_norm", "never reached"),
+        ("--max_train_epochs=3 --max_train_steps=10", "max_train_steps", "max_train_epochs wins"),
         ("--frobnicate=3", "frobnicate", "unknown"),
     ],
 )
