@@ -47,6 +47,25 @@ def tiny_sd_folder(
     return _save(folder, "StableDiffusionPipeline", parts)
 
 
+def tiny_sd2_folder(folder: Path, *, width: int = 16, prediction: str = "epsilon", seed: int = 0) -> Path:
+    """The same for SD 2.x: another text encoder, linear projections. LoRAs tell the family by a text width of 1024."""
+    torch.manual_seed(seed)
+    tokenizer = tiny_tokenizer()
+    parts = {
+        "unet": UNet2DConditionModel(
+            sample_size=8, layers_per_block=1, block_out_channels=(8, 16), norm_num_groups=4,
+            down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+            up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+            cross_attention_dim=width, attention_head_dim=(2, 4), use_linear_projection=True, upcast_attention=True,
+        ),
+        "vae": _autoencoder(2, 4),
+        "text_encoder": CLIPTextModel(_text(tokenizer, width, hidden_act="gelu")),
+        "tokenizer": tokenizer,
+        "scheduler": _scheduler(prediction),
+    }  # fmt: skip
+    return _save(folder, "StableDiffusionPipeline", parts)
+
+
 def tiny_sdxl_folder(folder: Path, *, prediction: str = "epsilon", seed: int = 0, **scheduler: Any) -> Path:
     """The same for SDXL: two text encoders, pooled text and sizes, a level with a transformer of depth 2."""
     torch.manual_seed(seed)

@@ -22,9 +22,11 @@ from tenuto.adapters.onto import adapter_file, attach_file, fit, save_lora
 from tenuto.adapters.tuners.base import Rank
 from tenuto.adapters.tuners.catalogue import DORA, LORA
 from tenuto.families.base import Base
+from tenuto.families.checkpoints import open_base
 from tenuto.words import TenutoError
 from tests.adapters.made_up import adapted, random_lora, small_xl_unet
 from tests.adapters.test_adapter import ALL, ask, shaken
+from tests.tiny import tiny_sd2_folder
 
 
 def uneven(base: Base, dora: bool = False, other: tuple[str, ...] = ("conv1", "conv2")) -> Adapter:
@@ -273,6 +275,15 @@ def test_the_header_says_what_web_uis_show(tiny_base: Base, tmp_path: Path) -> N
 def test_v_prediction_is_said(tiny_v_base: Base, tmp_path: Path) -> None:
     save_lora(shaken(tiny_v_base), tmp_path / "a.safetensors", {})
     assert read_lora(tmp_path / "a.safetensors").metadata["modelspec.prediction_type"] == "v"
+
+
+def test_sd2_is_said(tmp_path: Path) -> None:
+    base = open_base(str(tiny_sd2_folder(tmp_path / "sd2", width=1024, prediction="v_prediction")), device="cpu")
+    ranks = {f"lora_unet.{name}": Rank(1, 1.0) for name in base.adapter_targets("attention")["lora_unet"]}
+    save_lora(Adapter.attach_to(base, ranks, tuner=LORA), tmp_path / "a.safetensors", {})
+    header = read_lora(tmp_path / "a.safetensors").metadata
+    told = ("ss_v2", "ss_base_model_version", "modelspec.architecture")
+    assert [header[name] for name in told] == ["True", "sd_v2_v", "stable-diffusion-v2-768-v/lora"]
 
 
 @pytest.mark.parametrize("size", [10, 400_000])

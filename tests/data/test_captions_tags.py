@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from time import process_time
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -102,6 +103,14 @@ def test_sentences() -> None:
 )
 def test_trigger_removal(text: str, trigger: str, class_word: str, left: str) -> None:
     assert remove_trigger(text, trigger, class_word) == left
+
+
+def test_captions_as_long_as_a_book_are_searched_in_no_time() -> None:
+    before = process_time()
+    for text in ("red dress, " * 30_000, "sks" * 100_000, r"\s" * 150_000):
+        for _ in range(30):
+            assert not has_trigger(text, "sks dog")
+    assert process_time() - before < 4, "0.1 s each, when walked over character by character"
 
 
 def test_class_word_with_the_trigger_in_it() -> None:

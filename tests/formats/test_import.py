@@ -154,6 +154,7 @@ def test_folders(tmp_path: Path) -> None:
         ("--network_args algo=boft --network_alpha=4 --network_module=lycoris.kohya", "network_alpha", "no scale"),
         ("--network_args algo=loha dora_wd=True --network_module=lycoris.kohya", "dora_wd", "LoRA alone"),
         ("--max_grad_norm=0", "max_grad_norm", "never reached"),
+        ("--max_train_epochs=3 --max_train_steps=10", "max_train_steps", "max_train_epochs wins"),
         ("--frobnicate=3", "frobnicate", "unknown"),
     ],
 )
@@ -389,6 +390,7 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("a.txt", b"a" * (5 << 20), "hardly a config"),
         ("a.sh", b"accelerate launch flux_train_network.py --network_dim 4", "cannot train yet"),
         ("a.sh", b"python train_db.py --max_train_steps 4", "whole checkpoint"),
+        ("a.md", b"--train_data_dir a\npython my_train.py --network_dim 4 --unet_lr 1", "no call of train_network.py"),
         ("a.sh", b"python train_network.py --seed 1\npython train_network.py --seed 2", "2 training commands"),
         ("nothing.toml", None, "no such file"),
     ],

@@ -33,6 +33,32 @@ def test_kohya_ss(tmp_path: Path) -> None:
     assert "s3cret" not in json.dumps([vars(each) for each in found.left])
 
 
+@pytest.mark.parametrize(
+    ("changes", "length", "ignored"),
+    [
+        ({"max_train_steps": 300}, {"steps": 150}, {"epoch": "max_train_steps wins"}),
+        (
+            {"max_train_steps": 300, "max_train_epochs": "4"},
+            {"epochs": 4},
+            {"epoch": "max_train_epochs wins", "max_train_steps": "max_train_epochs wins"},
+        ),
+        ({"additional_parameters": "--max_train_steps=300"}, {"steps": 150}, {"epoch": "max_train_steps wins"}),
+        ({"dataset_config": "dataset.toml"}, {"steps": 800}, {"epoch": "1600 steps"}),
+    ],
+)
+def test_kohya_ss_names_the_length_that_was_ignored(
+    changes: dict[str, object], length: dict[str, int], ignored: dict[str, str], tmp_path: Path
+) -> None:
+    """Its interface counts epochs only where no steps are given; the trainer's own epochs win over steps."""
+    write_all(tmp_path)
+    (tmp_path / "a.json").write_text(json.dumps(KOHYA_SS | changes))
+    found = import_project(tmp_path / "a.json", tmp_path)
+    training = found.project["training"]
+    assert {name: training[name] for name in ("steps", "epochs") if name in training} == length
+    for theirs, why in ignored.items():
+        assert why in said(found, theirs)
+
+
 def test_kohya_ss_of_another_tab_or_family(tmp_path: Path) -> None:
     for changes, says in (({"flux1_checkbox": True}, "flux1"), ({"full_path": True}, "fine-tune tab")):
         (tmp_path / "a.json").write_text(json.dumps(KOHYA_SS | changes))
@@ -121,6 +147,20 @@ def test_d8(name: str, tmp_path: Path) -> None:
     assert (project.data.variation.shuffle, project.data.variation.keep_tokens) == (True, 1)
 
 
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"db_train": {"label": "Train", "title": ""}, "lr_scheduler": {"label": "scheduler", "title": "..."}},
+        {"db_use_shared_src": {"value": False}, "resolution": {"value": 768, "min": 512, "max": 1024, "step": 64}},
+    ],
+)
+def test_files_of_d8s_interface_are_refused(data: dict[str, object], tmp_path: Path) -> None:
+    """Its titles_en.json and defaults.json, which hold the names of settings."""
+    (tmp_path / "a.json").write_text(json.dumps(data))
+    with pytest.raises(TenutoError, match=r"a\.json: .* D8's interface.*give a model's db_config\.json"):
+        import_project(tmp_path / "a.json", tmp_path)
+
+
 def test_d8_prompts_without_tokens(tmp_path: Path) -> None:
     pictures(tmp_path / "pants", 2)
     concept = {"instance_data_dir": "pants", "instance_prompt": "a man wearing bossdyn pants",
@@ -136,6 +176,17 @@ def test_d8_prompts_without_tokens(tmp_path: Path) -> None:
     (tmp_path / "c.json").write_text(json.dumps([{"instance_data_dir": ""}, 5]))
     with pytest.raises(TenutoError, match="none of its 2 concepts"):
         import_project(tmp_path / "c.json", tmp_path, system="d8")
+
+
+@pytest.mark.parametrize("epochs", ["", " --num_train_epochs=3"])
+def test_diffusers_steps_win_over_epochs(epochs: str, tmp_path: Path) -> None:
+    write_all(tmp_path)
+    file = tmp_path / "a.sh"
+    file.write_text("train_dreambooth_lora.py --instance_data_dir=train --max_train_steps=70" + epochs)
+    found = import_project(file, tmp_path)
+    training = found.project["training"]
+    assert (training["steps"], "epochs" in training) == (70, False)
+    assert ("max_train_steps wins" in said(found, "num_train_epochs")) == bool(epochs)
 
 
 def test_diffusers(tmp_path: Path) -> None:

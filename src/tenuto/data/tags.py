@@ -8,7 +8,7 @@ same are: upper and lower case; spaces, underscores and hyphens between words; e
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -29,14 +29,18 @@ LINKS = frozenset(
 OPENING, CLOSING = "([{<", ")]}>"
 
 
-def _lower(char: str) -> str:
-    return char.lower() if len(char.lower()) == 1 else char
+def _lowered(text: str) -> str:
+    """In lower case, one character for one."""
+    whole = text.lower()
+    if len(whole) == len(text) and "\N{GREEK CAPITAL LETTER SIGMA}" not in text:  # its lower case depends on its place
+        return whole
+    return "".join(low if len(low := char.lower()) == 1 else char for char in text)
 
 
 def _phrase(text: str) -> str:
     """How a phrase is compared: lower case, no backslashes, one space between words."""
-    plain = unicodedata.normalize("NFC", text).replace("\\", "")
-    return " ".join("".join(" " if char in SEPARATORS else _lower(char) for char in plain).split())
+    plain = _lowered(unicodedata.normalize("NFC", text).replace("\\", ""))
+    return " ".join("".join(" " if char in SEPARATORS else char for char in plain).split())
 
 
 def phrases(trigger: str) -> tuple[str, ...]:
@@ -46,7 +50,7 @@ def phrases(trigger: str) -> tuple[str, ...]:
 
 
 def _match(text: str, start: int, phrase: str) -> int | None:
-    """The end of `phrase` in `text` when it begins exactly at `start`."""
+    """The end of `phrase` in `text` (in lower case) when it begins exactly at `start`."""
     at = start
     for char in phrase:
         before = at
@@ -58,7 +62,7 @@ def _match(text: str, start: int, phrase: str) -> int | None:
             continue
         while at > start and at < len(text) and text[at] == "\\":
             at += 1
-        if at >= len(text) or _lower(text[at]) != char:
+        if at >= len(text) or text[at] != char:
             return None
         at += 1
     return _word_end(text, at, phrase)
@@ -71,18 +75,29 @@ def _word_end(text: str, at: int, phrase: str) -> int | None:
     plurals = ("es",) if phrase.endswith(("s", "x", "z", "ch", "sh")) else ("s", "es")
     for suffix in ("", *(plurals if len(phrase.split()[-1]) >= 3 else ())):
         end = at + len(suffix)
-        if text[at:end].lower() == suffix and not (end < len(text) and text[end].isalnum()):
+        if text[at:end] == suffix and not (end < len(text) and text[end].isalnum()):
             return end
     return None
 
 
 def _find(text: str, phrase: str) -> tuple[int, int] | None:
-    for start in range(len(text)):
-        if phrase[0].isalnum() and start and text[start - 1].isalnum():
+    lowered = _lowered(text)
+    unescaped = lowered.replace("\\", "")
+    if not all(word in unescaped for word in phrase.split()):  # quick, however long a caption is
+        return None
+    for start in _places(lowered, phrase[0]):
+        if phrase[0].isalnum() and start and lowered[start - 1].isalnum():
             continue
-        if (end := _match(text, start, phrase)) is not None:
+        if (end := _match(lowered, start, phrase)) is not None:
             return start, end
     return None
+
+
+def _places(text: str, char: str) -> Iterator[int]:
+    at = text.find(char)
+    while at >= 0:
+        yield at
+        at = text.find(char, at + 1)
 
 
 def has_trigger(text: str, trigger: str) -> bool:
@@ -195,7 +210,7 @@ def plain(tag: str) -> str:
         text = text[1:-1].strip()
         head, colon, weight = text.rpartition(":")
         text = head if colon and weight.replace(".", "", 1).strip().isdigit() else text
-    if sum(char.isalpha() for char in text) <= 2 and " " not in text and len(text) <= 4:
+    if len(text) <= 4 and " " not in text and sum(char.isalpha() for char in text) <= 2:
         return text
     return " ".join(text.replace("_", " ").split())
 

@@ -43,6 +43,10 @@ def recognises(source: Source) -> bool:
 
 
 def read(source: Source, extra: Mapping[str, Any], target: Path) -> Imported:
+    if isinstance(source.data, dict) and all(isinstance(value, dict) for value in source.data.values()):
+        raise TenutoError(
+            f"{source.path}: titles or sliders of D8's interface, no training; give a model's {CONFIG}, or its folder"
+        )
     draft = Draft(source.path, NAME)
     config, concepts = _both(draft, source)
     config = {**config, **extra}

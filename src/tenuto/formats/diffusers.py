@@ -222,7 +222,9 @@ def _natural(value: Any) -> int:
 def _put_length(draft: Draft, options: dict[str, Any], count: int, classes: int) -> None:
     """An epoch there was as long as the larger of both folders."""
     if options.get("max_train_steps"):
-        options.pop("num_train_epochs", None)
+        epochs = options.pop("num_train_epochs", None)
+        if epochs is not None and "max_train_epochs" not in draft.defaults:
+            draft.leave("num_train_epochs", epochs, "max_train_steps wins over it there, and here")
         return
     options.pop("max_train_steps", None)
     epochs = _natural(options.get("num_train_epochs", 1)) or 1

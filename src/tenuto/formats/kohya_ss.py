@@ -76,6 +76,8 @@ ELSEWHERE = {"full_path": "the fine-tune tab", "token_string": "the textual-inve
 """Fields that tell of a tab whose files hold no LoRA training."""
 ZEROS = {"prior_loss_weight": 1.0, "max_grad_norm": 1.0, "network_alpha": 1.0, "multires_noise_discount": 0.3}
 """Settings whose 0 was dropped on the way to the trainer, and what it used instead."""
+LENGTHS = ("max_train_epochs", "max_train_steps")
+"""The trainer's own; the first wins over the second."""
 
 
 def recognises(source: Source) -> bool:
@@ -105,7 +107,9 @@ def read(source: Source, extra: Mapping[str, Any], target: Any) -> Imported:
         data |= {"LoRA_type": "Standard", "network_dim": 16, "network_alpha": 16, "learning_rate": 1e-4}
     options = _options(draft, data)
     options |= _additional(draft, data, options)
-    convert_options(draft, {**options, **extra}, source.folder, target)
+    options |= extra
+    _length(draft, options)
+    convert_options(draft, options, source.folder, target)
     return draft.done()
 
 
@@ -155,7 +159,6 @@ def _options(draft: Draft, data: Mapping[str, Any]) -> dict[str, Any]:
     if others:
         draft.leave("settings of other families", others, NEUTRAL)
     _network(draft, options, network)
-    _length(draft, options)
     _warmup(draft, options)
     _noise(draft, options)
     _rates(options)
@@ -182,19 +185,20 @@ def _network(draft: Draft, options: dict[str, Any], network: dict[str, Any]) -> 
 
 
 def _length(draft: Draft, options: dict[str, Any]) -> None:
-    """`epoch` only served to work out steps; a number of steps that is written down wins over it."""
+    """`epoch` only served to work out steps, where neither they nor the trainer's own epochs are written down."""
     epoch = _number(options.pop("epoch", 0))
-    if _number(options.get("max_train_epochs")) == 0:
-        options.pop("max_train_epochs", None)
-    if _number(options.get("max_train_steps")) == 0:
-        options.pop("max_train_steps", None)
-    told = "max_train_epochs" in options or "max_train_steps" in options
-    if told or not epoch:
+    for name in LENGTHS:
+        if _number(options.get(name)) == 0:
+            options.pop(name, None)
+    if not epoch:
         return
-    if options.get("dataset_config"):
+    if told := next((name for name in LENGTHS if name in options), None):
+        draft.leave("epoch", epoch, f"{told} wins over it there, and here")
+    elif options.get("dataset_config"):
         draft.leave("epoch", epoch, "did nothing beside a dataset config: the run took 1600 steps")
     else:
         options["max_train_epochs"] = epoch
+        draft.names["max_train_epochs"] = "epoch"
         draft.leave(
             "epoch",
             epoch,

@@ -237,6 +237,8 @@ def _put_epochs(draft: Draft, options: dict[str, Any], reg: bool, rows: int | No
     if epochs:
         draft.put("max_train_epochs", "training.epochs", epochs)
         total = epochs * per_epoch if per_epoch else None
+        if steps is not None and "max_train_steps" not in draft.defaults:
+            draft.leave("max_train_steps", steps, "max_train_epochs wins over it there, and here")
     elif steps is not None:
         total = max(ceil(steps / 2) if reg else steps, 1)
         draft.put("max_train_steps", "training.steps", total)

@@ -96,15 +96,15 @@ def one_command(source: Source, scripts: Sequence[str], others: Mapping[str, str
     others: scripts that are refused -> why.
     """
     calls = commands(source.text)
-    found = [each for each in calls if each.script in scripts or (not each.script and each.options)]
-    if not found and (other := next((each.script for each in calls if each.script in others), None)):
+    named = [each for each in calls if each.script]
+    found = [each for each in named if each.script in scripts] if named else calls
+    if not found and (other := next((each.script for each in named if each.script in others), None)):
         raise TenutoError(f"{source.path}: {other} {others[other]}")
     if not found:
         raise TenutoError(f"{source.path}: no call of {scripts[0]} in it; give the command line or the config")
-    named = [each for each in found if each.script] or found
-    if len(named) > 1:
-        raise TenutoError(f"{source.path}: {len(named)} training commands in it; leave one, or give one per file")
-    return named[0]
+    if len(found) > 1:
+        raise TenutoError(f"{source.path}: {len(found)} training commands in it; leave one, or give one per file")
+    return found[0]
 
 
 def say_variables(draft: Draft, options: Mapping[str, Any]) -> None:
