@@ -80,7 +80,6 @@ class Measured:
 
 def measure(form: str, path: str, peak: float, compiled: bool, images: bool, answer: Path) -> None:
     """Everything about one architecture; runs in a process of its own."""
-    torch.set_float32_matmul_precision("highest")
     start = time.perf_counter()
     base = open_base(path, device="cuda", dtype=torch.bfloat16)
     base.rest()

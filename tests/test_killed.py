@@ -12,18 +12,12 @@ import torch
 from safetensors.torch import load_file
 
 from tests.children import running, said
-from tests.jobs import plain_pictures, until
+from tests.jobs import CONCEPT, plain_pictures, until
 from tests.still import still_once
 
 TRAIN = ("train", "p.toml", "--out", "run")
 
-PROJECT = """
-[base]
-model = "{model}"
-[[concepts]]
-name = "c"
-images = "pictures"
-trigger = "zxq"
+PROJECT = f"""{CONCEPT}trigger = "zxq"
 [prior]
 per_image = 6
 batch = 2

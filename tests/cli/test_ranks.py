@@ -18,17 +18,11 @@ from torch import Tensor
 from typer.testing import CliRunner
 
 from tenuto.cli.main import app
-from tests.jobs import plain_pictures, until
+from tests.jobs import CONCEPT, plain_pictures, until
 from tests.ranks import said, start_command
 from tests.still import still_at
 
-PROJECT = """
-[base]
-model = "{model}"
-[[concepts]]
-name = "c"
-images = "pictures"
-trigger = "zxq"
+PROJECT = f"""{CONCEPT}trigger = "zxq"
 [prior]
 per_image = 4
 batch = 2

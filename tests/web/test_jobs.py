@@ -18,15 +18,9 @@ from tenuto.web.places import place_of, places
 from tenuto.web.roots import Roots
 from tenuto.web.story import story_of
 from tenuto.words import TenutoError
-from tests.jobs import plain_pictures, until
+from tests.jobs import CONCEPT, plain_pictures, until
 
-PROJECT = """
-[base]
-model = "{model}"
-[[concepts]]
-name = "c"
-images = "pictures"
-trigger = "zxq"
+PROJECT = f"""{CONCEPT}trigger = "zxq"
 [prior]
 per_image = 1
 store = "store"

@@ -14,15 +14,9 @@ from tenuto.web.outlook import Watcher
 from tenuto.web.roots import Roots
 from tenuto.words import TenutoError
 from tenuto.work.prepare import audited, prepare
-from tests.jobs import plain_pictures
+from tests.jobs import CONCEPT, plain_pictures
 
-PROJECT = """
-[base]
-model = "{model}"
-[[concepts]]
-name = "c"
-images = "pictures"
-trigger = "zxq"
+PROJECT = f"""{CONCEPT}trigger = "zxq"
 [concepts.prior]
 own = "mine.txt"
 prompts = "own"

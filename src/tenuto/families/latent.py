@@ -10,11 +10,11 @@ from typing import Any, ClassVar
 import torch
 from diffusers import DDPMScheduler
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from tenuto.families.base import Base, Geometry, Part
 from tenuto.families.loaded import Loaded
 from tenuto.families.process import from_alphas
-from tenuto.families.recompute import recomputed
 from tenuto.families.upcast import compute_in_float32, lacks
 from tenuto.files import hash_text
 from tenuto.words import Size, TenutoError
@@ -116,7 +116,7 @@ class LatentDiffusion(Base):
                 else:
                     own.gradient_checkpointing_disable()
             if on:
-                unet.enable_gradient_checkpointing(recomputed)
+                unet.enable_gradient_checkpointing(_recomputed)
             else:
                 unet.disable_gradient_checkpointing()
         for module in (layer for own in (unet, *encoders) for layer in own.modules()):
@@ -128,6 +128,12 @@ class LatentDiffusion(Base):
         elif self.denoiser._compiled_call_impl is not None:
             self.denoiser._compiled_call_impl = None
             torch.compiler.reset()
+
+
+def _recomputed(block: nn.Module, *given: Any) -> Any:
+    """A block's answer, made again in the backward pass. Nothing in it is drawn at random, so no generator is kept, and
+    what is made again needs no check."""
+    return checkpoint(block, *given, use_reentrant=False, preserve_rng_state=False, determinism_check="none")
 
 
 def _refuse_misfits(loaded: Loaded) -> None:

@@ -26,12 +26,13 @@ class CachedPrior(Distilled):
     A share of the rows is fresh: noise on the finished prior image and the base asked anew, which fills the gaps
     between the sampler's steps. A share of the kept ones is held without the prompt: what guidance multiplies.
 
-    When   tenuto makes the prior set anyway. Begin with this one, at weight 1.
+    When   tenuto makes the prior set anyway. Begin with this one, at weight 1, unless a style is to be learned.
     Paper  our own; relatives are Drift Correction, arXiv:2410.14159, and dark experience replay, arXiv:2004.07211.
     Cost   per prior row one forward and backward; fresh ones also one forward of the base. States cost nothing to make
            and, each, three latents in half precision on disk.
-    Avoid  fresh = 0 with very few prior images: a fixed set can be learned by heart. Some dozens are enough otherwise,
-           at a ratio of 0.1 to 1: the targets have no noise.
+    Avoid  a style at weight 1: every prior image shows how the base draws, and the style was hardly learned
+           (docs/findings.md); fresh = 0 with very few prior images: a fixed set can be learned by heart. Some dozens
+           are enough otherwise, at a ratio of 0.1 to 1: the targets have no noise.
     """
 
     weight: NonNegativeFloat = 0.1

@@ -82,8 +82,8 @@ class Run:
         self.journal = self.files.journal
         self.regularizers = {name: method for name, method in self.regularizers.items() if method.active()}
         self.memories: dict[str, Memory] = {}
-        self.trained = self.adapter.parameters()
-        self.optimizer: Optimizer = self.settings.optimizer.build(self.trained)
+        self.parameters = self.adapter.parameters()
+        self.optimizer: Optimizer = self.settings.optimizer.build(self.parameters)
         self.scaler = GradScaler(self.base.device.type, enabled=self.settings.precision == "fp16")
         self.terms: Mapping[str, float] = {}
         self.heard: dict[str, Tensor] = {}
@@ -127,7 +127,7 @@ class Run:
         drafts = [self.maker.draft(row, self.epoch) for row in rows]
         self.rows = all_roles(self.ranks, roles(drafts))
         own = self._own_gradients(drafts)
-        add_gradients(self.ranks, self.trained)
+        add_gradients(self.ranks, self.parameters)
         self.terms = all_terms(self.ranks, own, ("instance", *self.regularizers))
         self.heard = {name: self.ranks.sum(value) for name, value in self.heard.items()}
         return dict(self.terms)
@@ -178,11 +178,10 @@ class Run:
         values = torch.stack(list(terms.values()))
         loss = values.sum()
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-        total, *each = torch.cat([loss.detach()[None], values.detach()]).tolist()  # waits for the device, once
-        found = dict(zip(terms, each, strict=True))
+        total, *each = torch.stack([loss, *values]).tolist()  # waits for the device, once
         if not math.isfinite(total):
-            raise self.not_finite(batch, found)
-        for name, value in found.items():
+            raise self.not_finite(batch, dict(zip(terms, each, strict=True)))
+        for name, value in zip(terms, each, strict=True):
             totals[name] = totals.get(name, 0.0) + value
 
     # -- after the gradients --------------------------------------------------------------------------------------
@@ -191,7 +190,7 @@ class Run:
         """Clip, step, let the regularizers look, move the clock. Returns what to log; errors name the rows."""
         limit = self.settings.clip_norm or float("inf")
         self.scaler.unscale_(self.optimizer)
-        norm = float(clip_grad_norm_(self.trained, limit))
+        norm = float(clip_grad_norm_(self.parameters, limit))
         asked = self.settings.optimizer.lr * self.settings.learning_rate.factor(self.done, len(self.updates))
         for group in self.optimizer.param_groups:
             group["lr"] = asked
