@@ -188,6 +188,8 @@ def test_steps_are_spelled_out() -> None:
     found = report(training=TrainingPlan(batch=3, updates=10, weight=1.0))
     assert found.sentences[1] == "run: 10 updates x batch 3 = 30 instance rows; / 4 rows per epoch = 7.50 epochs"
     assert "each of 20 prior images used 1 to 2 times" in found.sentences[2]
+    even = report(training=TrainingPlan(batch=4, updates=10, weight=1.0)).sentences[2]
+    assert even.endswith("= 40 prior rows (weight 1); each of 20 prior images used 2 times")
 
 
 def test_it_agrees_with_the_schedule() -> None:

@@ -310,7 +310,8 @@ def _sentences(
         elif line.unused:
             use = f"{line.pool - line.unused} of {line.pool} prior images used once, {line.unused} unused"
         elif line.uses > 1:
-            use = f"each of {line.pool} prior images used {int(line.uses)} to {ceil(line.uses)} times"
+            least, most = int(line.uses), ceil(line.uses)
+            use = f"each of {line.pool} prior images used {f'{least} to ' if least < most else ''}{most} times"
         else:
             use = f"each of {line.pool} prior images used once"
         yield (
