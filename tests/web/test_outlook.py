@@ -80,8 +80,8 @@ def test_paths_are_relative_to_the_file_and_below_the_roots(
     project: Project, tmp_path: Path, tiny_folder: Path
 ) -> None:
     paths = dict(paths_of(project))
-    assert paths["concepts.c.images"] == tmp_path / "pictures"
-    assert paths["concepts.c.prior.own"] == tmp_path / "mine.txt"
+    assert paths["concepts.eyes.images"] == tmp_path / "pictures"
+    assert paths["concepts.eyes.prior.own"] == tmp_path / "mine.txt"
     assert paths["base.model"] == tiny_folder
     with pytest.raises(TenutoError, match="outside the folders of this page"):
         Roots.of([tmp_path]).check(project)
