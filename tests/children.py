@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from multiprocessing import forkserver
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -26,6 +27,7 @@ def start(
     """
 
     def work() -> None:
+        forkserver._forkserver.__init__()  # that of the test is no child of this process
         os.setsid()
         os.environ |= {name: str(value) for name, value in environment.items()}
         os.chdir(folder)

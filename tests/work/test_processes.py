@@ -26,6 +26,38 @@ from tests.test_killed import PROJECT
 from tests.work.chores import Chore
 
 
+def test_stopped_and_gone_on_with_side_by_side(tiny_folder: Path, tmp_path: Path) -> None:
+    """Ctrl-C reaches every process of the terminal: one line, and the same command ends in the bits that one process
+    makes alone, and in the same numbers."""
+    text = PROJECT.replace("plain = false", "seeds = [3, 4]").replace("every = 1", "every = 4") + COMPARISON
+    for name in ("alone", "both"):
+        plain_pictures(tmp_path / name / "pictures", [(16, 16)] * 3)
+        (tmp_path / name / "p.toml").write_text(text.format(model=tiny_folder))
+    side_by_side, both = ("--set", "arms.at_once=2"), tmp_path / "both"
+    with running(["run", "p.toml", "--out", "run", *side_by_side], both, tasks_still_at(6)) as cut:
+        until(lambda: len(list(both.rglob("states/*.safetensors"))) > 1)
+        os.killpg(cut.pid, signal.SIGINT)
+        cut.join()
+    errors = "\n".join(said(both))
+    assert cut.exitcode == 130, errors
+    assert "Traceback" not in errors
+    assert errors.splitlines()[-1] == "stopped; what was made is kept, the same command goes on from there"
+    assert not list(both.rglob("lora.safetensors"))
+    for name, more in (("both", side_by_side), ("alone", ())):
+        status, _, errors = call("run", str(tmp_path / name / "p.toml"), "--out", str(tmp_path / name / "run"), *more)
+        assert status == 0, errors
+    loras = sorted((tmp_path / "alone").rglob("lora.safetensors"))
+    assert len(loras) == 4
+    for lora in loras:
+        one, other = load_file(lora), load_file(tmp_path / "both" / lora.relative_to(tmp_path / "alone"))
+        assert one.keys() == other.keys()
+        assert all(torch.equal(one[name], other[name]) for name in one)
+    numbers = [Comparison.load(tmp_path / name / "run" / "comparison.json").arms for name in ("alone", "both")]
+    for arm, values in numbers[0].items():
+        for name in values.keys() - {"seconds"}:
+            assert values[name].per_seed == numbers[1][arm][name].per_seed, (arm, name)
+
+
 def chores(folder: Path, **ends: str) -> list[Chore]:
     return [Chore(name, folder, end) for name, end in ends.items()]
 
@@ -88,35 +120,3 @@ def lives(number: int) -> bool:
         return psutil.Process(number).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
-
-
-def test_stopped_and_gone_on_with_side_by_side(tiny_folder: Path, tmp_path: Path) -> None:
-    """Ctrl-C reaches every process of the terminal: one line, and the same command ends in the bits that one process
-    makes alone, and in the same numbers."""
-    text = PROJECT.replace("plain = false", "seeds = [3, 4]").replace("every = 1", "every = 4") + COMPARISON
-    for name in ("alone", "both"):
-        plain_pictures(tmp_path / name / "pictures", [(16, 16)] * 3)
-        (tmp_path / name / "p.toml").write_text(text.format(model=tiny_folder))
-    side_by_side, both = ("--set", "arms.at_once=2"), tmp_path / "both"
-    with running(["run", "p.toml", "--out", "run", *side_by_side], both, tasks_still_at(6)) as cut:
-        until(lambda: len(list(both.rglob("states/*.safetensors"))) > 1)
-        os.killpg(cut.pid, signal.SIGINT)
-        cut.join()
-    errors = "\n".join(said(both))
-    assert cut.exitcode == 130, errors
-    assert "Traceback" not in errors
-    assert errors.splitlines()[-1] == "stopped; what was made is kept, the same command goes on from there"
-    assert not list(both.rglob("lora.safetensors"))
-    for name, more in (("both", side_by_side), ("alone", ())):
-        status, _, errors = call("run", str(tmp_path / name / "p.toml"), "--out", str(tmp_path / name / "run"), *more)
-        assert status == 0, errors
-    loras = sorted((tmp_path / "alone").rglob("lora.safetensors"))
-    assert len(loras) == 4
-    for lora in loras:
-        one, other = load_file(lora), load_file(tmp_path / "both" / lora.relative_to(tmp_path / "alone"))
-        assert one.keys() == other.keys()
-        assert all(torch.equal(one[name], other[name]) for name in one)
-    numbers = [Comparison.load(tmp_path / name / "run" / "comparison.json").arms for name in ("alone", "both")]
-    for arm, values in numbers[0].items():
-        for name in values.keys() - {"seconds"}:
-            assert values[name].per_seed == numbers[1][arm][name].per_seed, (arm, name)

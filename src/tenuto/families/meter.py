@@ -7,8 +7,9 @@ from __future__ import annotations
 import copy
 import weakref
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from contextlib import contextmanager, suppress
+from functools import cache
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -34,7 +35,7 @@ class Meter(TorchDispatchMode):
         self._alive: dict[int, Any] = {_storage(tensor)._cdata: tensor for tensor in there}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        answer = func(*args, **(kwargs or {}))
+        answer = _answer(func, args, kwargs or {})
         for value in answer if isinstance(answer, tuple | list) else (answer,):
             if isinstance(value, Tensor):
                 self._count(_storage(value))
@@ -56,6 +57,61 @@ class Meter(TorchDispatchMode):
 
 def _storage(tensor: Tensor) -> Any:
     return tensor.untyped_storage()
+
+
+class Shaped(NamedTuple):
+    """All that a tensor of the meta device is."""
+
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+    dtype: torch.dtype
+
+
+class _HasNumbersError(Exception):
+    """A tensor of another device: its numbers may decide on the answer."""
+
+
+_known: dict[Any, Any] = {}
+
+
+def _answer(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+    """What an operator answers. For many of them torch works the shape out in Python, for a millisecond; the blocks of
+    a network ask the same again and again, so each question is put once."""
+    if not _makes_new(func):
+        return func(*args, **kwargs)
+    try:
+        asked = (func, _shaped(args), _shaped(tuple(kwargs.items())))
+    except _HasNumbersError:
+        return func(*args, **kwargs)
+    if asked not in _known:
+        answer = func(*args, **kwargs)
+        with suppress(_HasNumbersError):
+            _known[asked] = _shaped(answer)
+        return answer
+    return _anew(_known[asked])
+
+
+@cache
+def _makes_new(func: Any) -> bool:
+    """Whether an operator's answer shares memory with none of its arguments."""
+    schema = func._schema
+    return not any(own.alias_info for own in (*schema.arguments, *schema.returns))
+
+
+def _shaped(value: Any) -> Any:
+    """Arguments or answers of an operator, with the tensors' shapes in their place. Raises _HasNumbersError."""
+    if isinstance(value, Tensor):
+        if value.device != META:
+            raise _HasNumbersError
+        return Shaped(tuple(value.shape), value.stride(), value.dtype)
+    return tuple(map(_shaped, value)) if isinstance(value, tuple | list) else value
+
+
+def _anew(value: Any) -> Any:
+    """New tensors of these shapes."""
+    if isinstance(value, Shaped):
+        return torch.empty_strided(value.shape, value.stride, dtype=value.dtype, device=META)
+    return tuple(map(_anew, value)) if isinstance(value, tuple) else value
 
 
 def weightless(base: Base, dtype: torch.dtype | None = None) -> Base:
