@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -17,7 +15,9 @@ from typer.testing import CliRunner
 
 from tenuto.cli.main import app
 from tenuto.evaluation.record import Comparison
+from tests.children import running, said
 from tests.jobs import COMPARISON, CONCEPT, noise_pictures, until
+from tests.still import still_at
 
 PROJECT = f"""
 seed = 1
@@ -223,27 +223,16 @@ def test_running_out_of_memory_is_one_line_and_no_crash(project: Path, monkeypat
 
 
 def test_ctrl_c_keeps_what_was_made(project: Path) -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "tenuto",
-        "train",
-        str(project),
-        "--set",
-        "training.steps=100000",
-        "--set",
-        "arms.plain=false",
-    ]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    log = Path("runs/project/held/seed-1/log.jsonl")
-    until(lambda: process.poll() is not None or (log.exists() and log.stat().st_size > 2000))
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate()
-    assert process.returncode == 130, errors
+    folder = Path("runs/project/held/seed-1")
+    with running(["train", str(project), "--set", "arms.plain=false"], Path.cwd(), still_at(3)) as process:
+        until(lambda: not process.is_alive() or any(folder.glob("states/*.safetensors")))
+        os.kill(process.ident or 0, signal.SIGINT)
+        process.join()
+    errors = "\n".join(said(Path.cwd()))
+    assert process.exitcode == 130, errors
     assert "goes on from there" in errors
     assert "Traceback" not in errors
-    assert list((log.parent / "states").glob("*.safetensors"))
+    assert list(folder.glob("states/*.safetensors"))
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
