@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import pickle
 import signal
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -202,7 +199,9 @@ def test_an_arm_is_compared_on_the_concepts_that_it_teaches(tiny_folder: Path, t
     assert {name: list(on.arms) for name, on in result.concepts.items()} == {"c": ["both"], "d": ["both", "alone"]}
 
 
-def test_sigkill_anywhere_then_the_same_command(tiny_folder: Path, tmp_path: Path) -> None:
+def test_sigkill_anywhere_then_the_same_command(
+    tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A real process, killed while it trains and while it reads, ends in the same bits as one that was left alone."""
     small = {"seeds": [3], "arms": {"none": {"regularizers": {}}, "held": {}}}
     files = {name: write(tmp_path / name, tiny_folder, small) for name in ("whole", "cut")}
@@ -214,12 +213,9 @@ def test_sigkill_anywhere_then_the_same_command(tiny_folder: Path, tmp_path: Pat
             until(there)
         assert process.exitcode == -signal.SIGKILL, said(own)
         assert not (own / "out" / "sweep.json").exists()
-    done = subprocess.run(
-        [sys.executable, "-m", "tenuto", *command], cwd=own, env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr.decode()
-    out = done.stdout
+    monkeypatch.chdir(own)
+    status, out, errors = call(*command)
+    assert status == 0, errors
     assert Path(json.loads(out)["page"]).name == "sweep.html"
     run_sweep(load_sweep(files["whole"]), tmp_path / "whole" / "out")
     for whole in (tmp_path / "whole" / "out" / "arms").rglob("lora.safetensors"):
