@@ -149,7 +149,7 @@ class _Worker:
 
 
 def _begin(line: Line, threads: int, environment: Mapping[str, str]) -> None:
-    """What a worker does first; the environment is that of now, not of when its model was started."""
+    """What a worker does first. What it is a copy of may have begun under another environment."""
     _Worker.line = line
     os.environ.update(environment)
     torch.set_num_threads(threads)
