@@ -33,10 +33,7 @@ def start(
         os.chdir(folder)
         with _errors(folder, environment.get("RANK", 0)).open("w", buffering=1) as sys.stderr, around:
             os.dup2(sys.stderr.fileno(), 2)  # for the processes that it starts
-            try:
-                app(list(words))
-            except SystemExit as leave:
-                os._exit(int(leave.code or 0))
+            app(list(words))
 
     process: BaseProcess = FORK.Process(target=work)
     process.start()
