@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
-from tenuto.cli.cluster import RETRIES, Cpus, Gpus, On, Retries, engaged
+from tenuto.cli.cluster import RETRIES, AtOnce, Cpus, Gpus, On, Retries, engaged
 from tenuto.cli.demo import write_set
 from tenuto.cli.guard import guarded
 from tenuto.cli.screen import Screen
@@ -91,9 +91,10 @@ def main(
     cpus: Cpus = None,
     gpus: Gpus = None,
     retries: Retries = RETRIES,
+    at_once: AtOnce = 1,
 ) -> None:
     """Run the article's experiments."""
-    with guarded() as stop, Screen() as screen, engaged(on, cpus, gpus, retries, screen) as engage:
+    with guarded() as stop, Screen() as screen, engaged(on, cpus, gpus, retries, screen, at_once) as engage:
         make_everything(PRESETS, screen, stop)
         for name in [] if prepare_only else names or FILES:
             sweep = load_sweep(PRESETS / f"{name}.toml")

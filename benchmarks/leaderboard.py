@@ -20,7 +20,7 @@ from benchmarks.board_page import write_board
 from benchmarks.entries import Entry, entries
 from benchmarks.ready import SEEDS, best_rate, sweep_on
 from benchmarks.standings import ArmOnBoard, ConceptOnBoard, numbers_of
-from tenuto.cli.cluster import RETRIES, Cpus, Engage, Gpus, On, Retries, engaged
+from tenuto.cli.cluster import RETRIES, AtOnce, Cpus, Engage, Gpus, On, Retries, engaged
 from tenuto.cli.guard import guarded
 from tenuto.cli.screen import Screen
 from tenuto.evaluation.board import SHIPPED
@@ -171,10 +171,11 @@ def main(
     cpus: Cpus = None,
     gpus: Gpus = None,
     retries: Retries = RETRIES,
+    at_once: AtOnce = 1,
 ) -> None:
     """Every method on the same work; Ctrl-C and the same command go on."""
     size = QUICK if quick else FULL
-    with guarded() as stop, Screen() as screen, engaged(on, cpus, gpus, retries, screen) as engage:
+    with guarded() as stop, Screen() as screen, engaged(on, cpus, gpus, retries, screen, at_once) as engage:
         if strange := set(method or ()) - REGULARIZERS.keys():
             raise TenutoError(f"--method {min(strange)}: no such method; tenuto methods lists them")
         if method:

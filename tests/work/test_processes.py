@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 from tenuto.evaluation.record import Comparison
+from tenuto.evaluation.sweep import SweepResult
 from tenuto.events import Event
 from tenuto.words import Stopped, TenutoError
 from tenuto.work.processes import SideBySide
@@ -24,6 +25,7 @@ from tests.jobs import COMPARISON, plain_pictures, until
 from tests.still import tasks_still_at
 from tests.test_killed import PROJECT
 from tests.work.chores import Chore
+from tests.work.test_sweep import write
 
 
 def test_stopped_and_gone_on_with_side_by_side(tiny_folder: Path, tmp_path: Path) -> None:
@@ -56,6 +58,25 @@ def test_stopped_and_gone_on_with_side_by_side(tiny_folder: Path, tmp_path: Path
     for arm, values in numbers[0].items():
         for name in values.keys() - {"seconds"}:
             assert values[name].per_seed == numbers[1][arm][name].per_seed, (arm, name)
+
+
+def test_a_sweep_at_once_is_the_sequential_one(
+    tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask = {"seeds": [3], "arms": {"none": {"regularizers": {}}, "held": {}}}
+    for name, more in (("alone", ()), ("both", ("--at-once", "2"))):
+        monkeypatch.chdir(write(tmp_path / name, tiny_folder, ask).parent)
+        status, _, errors = call("sweep", "ask.toml", "--out", "out", *more)
+        assert status == 0, errors
+    results = [
+        SweepResult.load(tmp_path / name / "out" / "sweep.json").concepts["c"].arms for name in ("alone", "both")
+    ]
+    for arm, numbers in results[0].items():
+        for name in numbers.keys() - {"seconds"}:
+            assert numbers[name].per_seed == results[1][arm][name].per_seed, (arm, name)
+    status, _, errors = call("sweep", "ask.toml", "--on", "local", "--at-once", "2")
+    assert status == 1
+    assert "error: --at-once is for this machine" in errors
 
 
 def chores(folder: Path, **ends: str) -> list[Chore]:

@@ -1,4 +1,5 @@
-"""Options by which a command runs its tasks on other machines: `--on local`, `--on ray://HOST:10001`."""
+"""Options by which a command runs several tasks at once: here (`--at-once`), or on other machines (`--on local`,
+`--on ray://HOST:10001`)."""
 
 from __future__ import annotations
 
@@ -23,6 +24,10 @@ On = Annotated[
 Cpus = Annotated[int | None, typer.Option(min=1, help="With --on: CPUs of each task, and torch's threads in it.")]
 Gpus = Annotated[float | None, typer.Option(min=0, help="With --on: GPUs of each task; at 0.5 two share one.")]
 Retries = Annotated[int, typer.Option(min=0, help="With --on: how often a task begins again after its worker died.")]
+AtOnce = Annotated[
+    int,
+    typer.Option(min=1, help="Without --on: tasks at once here, each in a process with its share of the threads."),
+]
 RETRIES = 3
 
 
@@ -33,15 +38,17 @@ class Engage(Protocol):
 
 
 @contextmanager
-def engaged(on: str | None, cpus: int | None, gpus: float | None, retries: int, listener: Listener) -> Iterator[Engage]:
-    """As the options say; without --on, tasks run here one after another."""
+def engaged(
+    on: str | None, cpus: int | None, gpus: float | None, retries: int, listener: Listener, at_once: int = 1
+) -> Iterator[Engage]:
+    """As the options say; without --on and --at-once, tasks run here one after another."""
     if on is None:
         if cpus is not None or gpus is not None:
             raise TenutoError("--cpus and --gpus say what each task takes of a cluster's machines; give --on too")
-        from tenuto.work.tasks import in_sequence
-
-        yield lambda projects, folder: in_sequence
+        yield lambda projects, folder: _here(at_once)
         return
+    if at_once > 1:
+        raise TenutoError("--at-once is for this machine; with --on, as many tasks run as the machines have room for")
     from tenuto.cluster.connection import joined
     from tenuto.cluster.settings import ClusterSettings
 
@@ -50,3 +57,10 @@ def engaged(on: str | None, cpus: int | None, gpus: float | None, retries: int, 
         from tenuto.cluster.engage import engage
 
         yield lambda projects, folder: engage(settings, projects, folder, listener)
+
+
+def _here(at_once: int) -> Runner:
+    from tenuto.work.processes import SideBySide
+    from tenuto.work.tasks import in_sequence
+
+    return SideBySide(at_once) if at_once > 1 else in_sequence

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from tenuto.cli.cluster import RETRIES, Cpus, Gpus, On, Retries, engaged
+from tenuto.cli.cluster import RETRIES, AtOnce, Cpus, Gpus, On, Retries, engaged
 from tenuto.cli.guard import guarded
 from tenuto.cli.screen import Screen
 from tenuto.cli.terminal import console, styled
@@ -42,6 +42,7 @@ def sweep(
     cpus: Cpus = None,
     gpus: Gpus = None,
     retries: Retries = RETRIES,
+    at_once: AtOnce = 1,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")] = False,
 ) -> None:
     """A matrix of settings over one project: every arm trained, one table and one grid of pictures at the end."""
@@ -54,7 +55,7 @@ def sweep(
         if plan:
             _show_plan(plan_sweep(own, screen), len(own.seeds), as_json)
             return
-        with engaged(on, cpus, gpus, retries, screen) as engage:
+        with engaged(on, cpus, gpus, retries, screen, at_once) as engage:
             result = run_sweep(own, folder, screen, stop, engage(own.projects(), folder))
         page = folder / "sweep.html"
         if as_json:

@@ -116,8 +116,8 @@ def _results(futures: Sequence[Future[T]], stop: Stop) -> list[T]:
     failure = next((end for end in failures if not isinstance(end, Stopped)), None)
     if isinstance(failure, BrokenProcessPool) and not stop():
         raise TenutoError(
-            "a process at its task was killed (out of memory?); set a smaller arms.at_once, and the same command goes "
-            "on from what was saved"
+            "a process at its task was killed (out of memory?); set a smaller arms.at_once or --at-once, and the same "
+            "command goes on from what was saved"
         ) from failure
     if failure is not None and not isinstance(failure, BrokenProcessPool):
         raise failure
