@@ -22,7 +22,7 @@ from tenuto.evaluation.metrics.fidelity import dino_i
 from tenuto.evaluation.metrics.necessity import trigger_necessity
 from tenuto.evaluation.metrics.selectivity import selectivity
 from tenuto.evaluation.metrics.slider import power, spearman, until, usable_weight, while_rising
-from tenuto.evaluation.readings import Evidence, Gap, Losses, Seen, gaps_from_json, gaps_to_json
+from tenuto.evaluation.readings import TAGGER_FEATURES, Evidence, Gap, Losses, Seen, gaps_from_json, gaps_to_json
 
 TAGS = {"style": ("flat", "lineart"), "place": ("city", "beach"), "hat": ("crown", "cap"), "concepts": ("crazy eyes",)}
 
@@ -336,3 +336,27 @@ class TestEncoders:
         assert div(replace(evidence, arm={"without": directed(5, 5, 5, 5)})).value == pytest.approx(0, abs=1e-6)
         once = replace(evidence, asked={"without": (("a",), ("b",), ("c",), ("d",))})
         assert "two noise seeds" in str(div(once).reason)
+        assert (pres(evidence).detail["read_by"], div(evidence).detail["read_by"]) == ("DINO", "DINO")
+
+    def test_a_taggers_features_stand_in_for_dino(self) -> None:
+        def both(*degrees: float) -> Seen:
+            """To the tagger, all pictures are one."""
+            own = directed(*[0] * len(degrees), encoder=TAGGER_FEATURES).features
+            return replace(directed(*degrees), features={**directed(*degrees).features, **own})
+
+        named = Evidence(
+            arm={"without": both(60, 60)},
+            base={"without": both(90, 90)},
+            asked={"without": (("a",), ("b",))},
+            real=both(0).features,
+        )
+        assert pres(named).value == pytest.approx(0.5)
+        assert pres(named).detail["read_by"] == "DINO"
+        unnamed = replace(
+            named, real={TAGGER_FEATURES: both(0).features[TAGGER_FEATURES]}, missing={"dino": "no DINO was named"}
+        )
+        assert pres(unnamed).value == pytest.approx(0)
+        assert pres(unnamed).detail["read_by"] == "the tagger's features"
+        assert "two noise seeds" in str(div(unnamed).reason)
+        assert pres(replace(unnamed, real={})).reason == "no DINO was named"
+        assert dino_i(unnamed).reason == "no DINO was named"

@@ -25,7 +25,7 @@ from tenuto.evaluation.encoders import Encoder, Reads
 from tenuto.evaluation.groups import groups_of_concept
 from tenuto.evaluation.pictures import pictures_of, save_picture
 from tenuto.evaluation.prompts import Ask, Prompts, Row, majorities
-from tenuto.evaluation.readings import Gap, Losses, Seen, Store, gaps_from_json, gaps_to_json
+from tenuto.evaluation.readings import TAGGER_FEATURES, Gap, Losses, Seen, Store, gaps_from_json, gaps_to_json
 from tenuto.evaluation.record import FORMAT
 from tenuto.evaluation.settings import ComparisonSettings
 from tenuto.evaluation.taggers import Tagger, detector, read_pictures
@@ -61,6 +61,8 @@ class Reader:
         self.folder, self.tagger, self.bank, self.background = folder, tagger, bank, background
         self.seed, self.listener, self.clip = seed, listener, clip
         self.encoders: dict[str, Encoder] = {name: own for name, own in (("dino", dino), ("clip", clip)) if own}
+        if dino is None and isinstance(tagger, Encoder):
+            self.encoders[TAGGER_FEATURES] = tagger
         self.wardrobe = Wardrobe(bench)
         self.store = Store(folder / "readings")
         self.missing: dict[str, str] = {}

@@ -28,7 +28,7 @@ class Seen:
     single: tuple[str, ...] = ()
     """Groups in which exactly one tag holds."""
     features: Mapping[str, Tensor] = field(default_factory=dict)
-    """Encoder ("dino", "clip") -> [B D], each of length 1."""
+    """Encoder ("dino", "clip", TAGGER_FEATURES) -> [B D], each of length 1."""
 
     def __len__(self) -> int:
         return next((len(value) for value in (*self.probabilities.values(), *self.features.values())), 0)
@@ -82,6 +82,8 @@ class Seen:
         return cls(tags, values, tuple(data["single"]), features)
 
 
+TAGGER_FEATURES = "tagger_features"
+"""A tagger that is an encoder too, as such: it reads where no DINO was named."""
 THRESHOLD = 0.5
 """A tag counts as found from this probability on."""
 

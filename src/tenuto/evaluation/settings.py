@@ -57,7 +57,8 @@ class ComparisonSettings(Settings):
     that the checkpoint carries, if any."""
     dino: str | None = None
     """Folder or hub id of a DINOv2 encoder ("facebook/dinov2-base"): how like the user's pictures it draws (dino_i),
-    and whether the class turns into the concept (pres, div). Unset: not measured."""
+    and whether the class turns into the concept (pres, div). Unset: pres and div are read by the tagger's own features
+    if it has any (pocket's does), dino_i is not measured."""
     clip: str | None = None
     """Folder or hub id of a CLIP ("openai/clip-vit-large-patch14"): likeness to the pictures (clip_i) and to the
     prompts (clip_t). Unset: not measured."""

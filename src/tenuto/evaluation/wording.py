@@ -59,11 +59,14 @@ WORDS: dict[str, Words] = {
     "clip_t": Words("CLIP-T", "how well pictures with the trigger fit their prompts, as CLIP reads them", "higher"),
     "pres": Words(
         "PRES",
-        "how much more like the set's pictures those without the trigger are than the base's; 0 = not at all",
+        "how much more like the set's pictures those without the trigger are than the base's, as DINO sees them, "
+        "or the tagger where no DINO was named; 0 = not at all",
         "",
     ),
     "div": Words(
-        "DIV", "how much pictures of one prompt without the trigger still differ; 1 = as much as the base's", ""
+        "DIV",
+        "how much pictures of one prompt without the trigger still differ, to the same eye; 1 = as much as the base's",
+        "",
     ),
     "seconds": Words("Seconds", "everything this arm needed: prior set, caches, training", "lower"),
     "forwards": Words("Forwards", "the same in passes through the network", "lower"),
