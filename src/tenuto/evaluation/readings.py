@@ -114,6 +114,24 @@ class Gap:
 
 
 @dataclass(frozen=True)
+class Pair:
+    """Squared norms at one state of what two LoRAs change, d = f - f_0: alone, and together (d_ij)."""
+
+    own: float
+    """|d_i|^2"""
+    other: float
+    """|d_j|^2"""
+    apart: float
+    """|d_ij - (d_i + d_j)|^2"""
+
+    @classmethod
+    def of(cls, base: Tensor, own: Tensor, other: Tensor, both: Tensor) -> Self:
+        """From the four models' answers."""
+        d_i, d_j, d_ij = (answer.double() - base.double() for answer in (own, other, both))
+        return cls(energy(d_i), energy(d_j), energy(d_ij - (d_i + d_j)))
+
+
+@dataclass(frozen=True)
 class Losses:
     """Mean squared errors per picture on a fixed grid of t and noise: base and arm, same pictures."""
 
@@ -142,6 +160,8 @@ class Evidence:
     gaps: tuple[Gap, ...] = ()
     floor: float = 0.0
     """nD of the adapter at strength 0: what the arithmetic itself moves."""
+    pairs: tuple[Pair, ...] = ()
+    """With the second LoRA."""
     guidance: float = 1.0
     train: Losses = Losses()
     held_out: Losses = Losses()
@@ -190,6 +210,10 @@ class Store:
             reading = read()
             write_text(path, json.dumps({"key": key, "reading": reading}, default=str) + "\n")
             return reading
+
+
+def energy(gap: Tensor) -> float:
+    return float(gap.double().square().sum())
 
 
 def gaps_to_json(gaps: Sequence[Gap]) -> list[dict[str, Any]]:

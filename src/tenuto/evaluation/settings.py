@@ -46,7 +46,8 @@ class ComparisonSettings(Settings):
     curve_seeds: NonNegativeInt | None = None
     """How many of the seeds draw the curve; unset: all."""
     second_lora: Path | None = None
-    """Another LoRA to combine with."""
+    """Another LoRA to combine with: pictures with both are drawn, and whether their effects add up is measured
+    (additivity)."""
     second_prompt: str = ""
     """What calls the second LoRA; put in front of each far prompt."""
     other_base: str | None = None

@@ -68,6 +68,12 @@ WORDS: dict[str, Words] = {
         "how much pictures of one prompt without the trigger still differ, to the same eye; 1 = as much as the base's",
         "",
     ),
+    "additivity": Words(
+        "Additivity error",
+        "how far this LoRA and the second one together are from the sum of what each does alone; 0 = they add up, "
+        "0.5 = one of them has no effect beside the other",
+        "lower",
+    ),
     "seconds": Words("Seconds", "everything this arm needed: prior set, caches, training", "lower"),
     "forwards": Words("Forwards", "the same in passes through the network", "lower"),
 }
