@@ -94,6 +94,8 @@ def number_text(value: float | None, name: str = "") -> str:
         return f"{value:,.0f}".replace(",", " ")
     if name == "selectivity":
         return f"{value:+.1f} dB"
+    if name in ("pres", "additivity"):
+        return f"{value:.3f}"
     return f"{value:.4f}" if name in ("gain", "fit") else f"{value:.2f}"
 
 
