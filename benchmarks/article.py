@@ -14,6 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
+from benchmarks.ready import plain_lora
 from tenuto.cli.cluster import RETRIES, AtOnce, Cpus, Gpus, On, Retries, engaged
 from tenuto.cli.demo import write_set
 from tenuto.cli.guard import guarded
@@ -26,8 +27,6 @@ from tenuto.work.prepare import prepare
 from tenuto.work.prior import build_prior, preview
 from tenuto.work.sweep import run_sweep
 from tenuto.work.sweep_file import load_sweep
-from tenuto.work.train import TrainTask
-from tenuto.work.trainings import Training
 
 PRESETS = Path(__file__).parent.parent / "presets" / "article"
 RUNS = Path("runs/article")
@@ -60,8 +59,7 @@ def make_sets(folder: Path) -> None:
 def make_character_lora(folder: Path, listener: Listener, stop: Callable[[], bool]) -> Path:
     """An ordinary LoRA of the character, for the experiments with a second LoRA."""
     project = project_of(folder, "character", "regularizers={}")
-    training = Training("character", {}, 0, folder / "sets" / "character-lora")
-    return TrainTask(project, training)(listener, stop).lora
+    return plain_lora("character", project, folder / "sets" / "character-lora", listener, stop)
 
 
 def make_reg_folder(folder: Path, number: int, listener: Listener, stop: Callable[[], bool]) -> None:

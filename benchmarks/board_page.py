@@ -10,6 +10,7 @@ from jinja2 import Environment, StrictUndefined
 from benchmarks.entries import why_not
 from benchmarks.ready import PLAIN
 from benchmarks.standings import (
+    AS_SHIPPED,
     FEWER_STEPS,
     LOWER_WEIGHT,
     ConceptOnBoard,
@@ -48,6 +49,8 @@ def text(board: Sequence[ConceptOnBoard], found: Sequence[Standing], drawing: st
         advice=advice(found),
         plot=drawing,
         found=found,
+        as_shipped=AS_SHIPPED,
+        empty=_empty(board, found),
         absent=[(name, why) for name in REGULARIZERS if (why := why_not(name))],
     )
 
@@ -98,6 +101,16 @@ def as_board(board: Sequence[ConceptOnBoard], found: Sequence[Standing]) -> Boar
         standings=list(found),
         curves={method: list(curve(board, label, SHARES)) for method, label in labels.items() if method not in PARTS},
     )
+
+
+def _empty(board: Sequence[ConceptOnBoard], found: Sequence[Standing]) -> dict[str, str]:
+    """Columns without any number -> why."""
+    arms = [arm for own in board for arm in own.arms.values()]
+    return {
+        column: next((arm.reasons[name] for arm in arms if name in arm.reasons), "not measured")
+        for name, column in AS_SHIPPED.items()
+        if all(getattr(own, name) is None for own in found)
+    }
 
 
 def _named_sets(board: Sequence[ConceptOnBoard]) -> list[str]:

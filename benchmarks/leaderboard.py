@@ -18,15 +18,16 @@ import typer
 
 from benchmarks.board_page import write_board
 from benchmarks.entries import Entry, entries
-from benchmarks.ready import SEEDS, best_rate, sweep_on
-from benchmarks.standings import ArmOnBoard, ConceptOnBoard, numbers_of
+from benchmarks.ready import PLAIN, SEEDS, Way, best_rate, plain_lora, sweep_on
+from benchmarks.standings import ArmOnBoard, ConceptOnBoard, numbers_of, reasons_of
 from tenuto.cli.cluster import RETRIES, AtOnce, Cpus, Engage, Gpus, On, Retries, engaged
+from tenuto.cli.demo import called
 from tenuto.cli.guard import guarded
 from tenuto.cli.screen import Screen
 from tenuto.evaluation.board import SHIPPED
 from tenuto.evaluation.record import Comparison
 from tenuto.evaluation.settings import ComparisonSettings
-from tenuto.events import Listener
+from tenuto.events import Listener, stage
 from tenuto.pocket.concepts import CONCEPTS
 from tenuto.regularizers.catalogue import REGULARIZERS
 from tenuto.words import TenutoError
@@ -34,6 +35,8 @@ from tenuto.work.sweep import run_sweep
 
 KEPT_OUT = ("style", "second-character")
 """Ready sets that no default was ever tuned on."""
+SECOND, INSTEAD = "second-character", "crazy-eyes"
+"""The ready set whose plain LoRA every arm is measured beside, and the one that stands in on that set itself."""
 ORDER = ("head-in-a-jar", *KEPT_OUT, "crazy-eyes", "character", "clothing", "small")
 COMPARISON: dict[str, Any] = {
     "seeds": [0],
@@ -65,6 +68,10 @@ class Size(NamedTuple):
     usual_only: bool = False
     """Each method at one strength alone."""
     comparison: Mapping[str, Any] = COMPARISON
+
+    @property
+    def training(self) -> dict[str, Any]:
+        return {"steps": self.updates, "save_every": self.updates // 4, "optimizer": {"lr": best_rate()}}
 
     @property
     def quick(self) -> bool:
@@ -99,19 +106,32 @@ QUICK = Size(
 )  # fmt: skip
 
 
+def beside(name: str) -> str:
+    """The ready set whose LoRA is the second one on this set."""
+    return SECOND if name != SECOND else INSTEAD
+
+
+def with_second(name: str, size: Size, listener: Listener, stop: Callable[[], bool]) -> dict[str, Any]:
+    """How a ready set is measured: beside the plain LoRA of another one, which is trained where it is not there."""
+    other = beside(name)
+    stage(listener, f"a second LoRA: {other}")
+    project = sweep_on(other, {PLAIN: Way()}, size.runs / "data", size.comparison, training=size.training).project
+    lora = plain_lora(other, project, size.runs.absolute() / "second" / other, listener, stop)
+    return {**size.comparison, "second_lora": str(lora), "second_prompt": called(other)}
+
+
 def run_concept(
     name: str, chosen: Sequence[Entry], size: Size, engage: Engage, listener: Listener, stop: Callable[[], bool]
 ) -> ConceptOnBoard:
     """Train and compare everyone on one ready set."""
-    training = {"steps": size.updates, "save_every": size.updates // 4, "optimizer": {"lr": best_rate()}}
     ways = {entry.label: entry.way for entry in chosen}
     sweep = sweep_on(
         name,
         ways,
         size.runs / "data",
-        size.comparison,
+        with_second(name, size, listener, stop),
         seeds=size.seeds,
-        training=training,
+        training=size.training,
         about=f"leaderboard: {name}",
     )
     place = size.runs / name
@@ -130,10 +150,11 @@ def run_concept(
                 strength=entry.strength,
                 points=whole.curves[entry.label],
                 numbers=numbers_of(whole.arms[entry.label]),
+                reasons=reasons_of(whole.arms[entry.label]),
             )
             for entry in chosen
         },
-        settings=whole.settings,
+        settings={**whole.settings, "second_lora": beside(name)},
         versions=whole.versions,
     )
 

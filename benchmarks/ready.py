@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from tenuto.cli.demo import SETTINGS, concept_groups, concept_table, write_set
+from tenuto.events import Listener
 from tenuto.project import Project, make_project
 from tenuto.regularizers.base import Regularizer
 from tenuto.words import TenutoError
 from tenuto.work.sweep_file import Sweep, SweepArm
+from tenuto.work.train import TrainTask
+from tenuto.work.trainings import Training
 
 SEEDS = (0, 1, 2)
 PICTURES = 12
@@ -74,3 +77,8 @@ def sweep_on(
     write_set(name, folder / name, PICTURES)
     arms = tuple(SweepArm(label, project_on(name, way, folder, comparison, training)) for label, way in ways.items())
     return Sweep(name, arms[0].project, arms, tuple(seeds), about, PLAIN if PLAIN in ways else "")
+
+
+def plain_lora(name: str, project: Project, folder: Path, listener: Listener, stop: Callable[[], bool]) -> Path:
+    """An ordinary LoRA of a ready set, for comparisons with a second one; what is there goes on."""
+    return TrainTask(project, Training(name, {}, 0, folder))(listener, stop).lora

@@ -25,6 +25,14 @@ LOWER_WEIGHT, FEWER_STEPS = f"{PLAIN} at lower weight", f"{PLAIN} with fewer ste
 """Baselines that are parts of the plain LoRA's own curve."""
 SHARES = (0.75, 1.0)
 """Of the plain LoRA's concept strength: where all are compared."""
+AS_SHIPPED = {
+    "usable_weight": "usable weight",
+    "trigger_necessity": "trigger necessity",
+    "pres": "PRES",
+    "div": "DIV",
+    "additivity": "additivity error",
+}
+"""Numbers of the LoRAs as they are, at whatever concept strength: metric -> its column."""
 
 
 class ArmOnBoard(Settings):
@@ -35,6 +43,8 @@ class ArmOnBoard(Settings):
     points: list[Point]
     numbers: dict[str, list[float | None]]
     """Metric -> per training seed."""
+    reasons: dict[str, str] = Field(default_factory=dict)
+    """Metric -> why it has no number at any seed."""
 
 
 class ConceptOnBoard(Settings):
@@ -146,8 +156,7 @@ def _standing(board: Sequence[ConceptOnBoard], method: str, labels: Sequence[str
         **_read(cells),
         forwards=_cost(arms, "forwards"),
         seconds=_cost(arms, "seconds"),
-        usable_weight=_mean(value for arm, _ in arms for value in arm.numbers.get("usable_weight", [])),
-        trigger_necessity=_mean(value for arm, _ in arms for value in arm.numbers.get("trigger_necessity", [])),
+        **{name: _mean(value for arm, _ in arms for value in arm.numbers.get(name, [])) for name in AS_SHIPPED},
     )
 
 
@@ -162,7 +171,7 @@ def _part_of_plain(plain: Standing, board: Sequence[ConceptOnBoard], name: str) 
         cell.model_copy(update={"points": [p for p in cell.points if belongs(cell, p) and p.strength <= 1.0]})
         for cell in cells_of(board, PLAIN)
     ]
-    return plain.model_copy(update={"method": name, **_read(cells)})
+    return plain.model_copy(update={"method": name, **_read(cells), **dict.fromkeys(AS_SHIPPED)})
 
 
 def _read(cells: Sequence[Cell]) -> dict[str, Any]:
@@ -244,3 +253,8 @@ def _cost(arms: Sequence[tuple[ArmOnBoard, ArmOnBoard]], metric: str) -> float |
 def numbers_of(numbers: ArmNumbers) -> dict[str, list[float | None]]:
     """An arm's metrics per training seed, without their parts."""
     return {name: number.per_seed for name, number in numbers.items()}
+
+
+def reasons_of(numbers: ArmNumbers) -> dict[str, str]:
+    """Why an arm has no number of a metric."""
+    return {name: number.reason for name, number in numbers.items() if number.mean is None and number.reason}

@@ -78,8 +78,13 @@ def points(seed: int, *triples: tuple[float, float, float], steps: int = 100) ->
 
 
 def arm(method: str, strength: str, *parts: list[Point], forwards: float = 100.0) -> ArmOnBoard:
-    numbers: dict[str, list[float | None]] = {"forwards": [forwards], "seconds": [1.0], "usable_weight": [1.5, None]}
-    return ArmOnBoard(method=method, strength=strength, points=[p for part in parts for p in part], numbers=numbers)
+    numbers: dict[str, list[float | None]] = {
+        "forwards": [forwards], "seconds": [1.0], "usable_weight": [1.5, None], "pres": [0.1, -0.02],
+        "div": [None, None], "additivity": [0.25, 0.75],
+    }  # fmt: skip
+    reasons = {"div": "it needs two noise seeds"}
+    own = [p for part in parts for p in part]
+    return ArmOnBoard(method=method, strength=strength, points=own, numbers=numbers, reasons=reasons)
 
 
 PLAIN_POINTS = ((0.5, 0.3, 2.0), (1.0, 0.6, 8.0))
@@ -126,6 +131,7 @@ def test_strengths_are_chosen_where_tuning_is_allowed_and_read_everywhere() -> N
     assert 1 / 8 <= low < high <= 2 / 8
     assert hold.forwards == pytest.approx(1.2)
     assert hold.usable_weight == pytest.approx(1.5)
+    assert (hold.pres, hold.div, hold.additivity) == (pytest.approx(0.04), None, pytest.approx(0.5))
     tight = found["tight"]
     assert tight.drift["1"].value is None
     assert tight.drift["1"].reached == 0
@@ -139,6 +145,8 @@ def test_the_plain_lora_turned_down_is_a_baseline_of_its_own() -> None:
     at_three_quarters = 2.0 + (0.45 - 0.3) / 0.3 * 6.0
     assert found[LOWER_WEIGHT].drift["0.75"].value == pytest.approx(at_three_quarters / 8.0)
     assert found[FEWER_STEPS].drift["0.75"].value is None, "there is no earlier checkpoint here"
+    assert found["plain"].additivity == pytest.approx(0.5)
+    assert found[LOWER_WEIGHT].additivity is None, "it was measured at full weight"
 
 
 def test_hypervolume_by_hand() -> None:
@@ -157,6 +165,12 @@ def test_the_page_says_what_the_numbers_say(tmp_path: Path) -> None:
     assert "| hold | weight 2 | 0.18 (" in page
     assert "| tight | weight 1 | – | 0/4 |" in page
     assert "`masked_prior` (needs masks" in page
+    rows = [row.split(" | ") for row in page.splitlines() if row.startswith("|")]
+    assert rows[0][-5:] == ["usable weight", "trigger necessity", "PRES", "DIV", "additivity error |"]
+    assert rows[1][0].count("---") == len(rows[0])
+    assert rows[2][-5:] == ["1.5", "–", "0.040", "–", "0.50 |"]
+    assert "- **DIV** is empty: it needs two noise seeds." in page
+    assert "**PRES** is empty" not in page
     assert "quick" not in page
     svg = drawing.read_bytes()
     shown = Board.model_validate_json((tmp_path / "board.json").read_text(encoding="utf-8"))
@@ -198,7 +212,11 @@ def test_a_whole_one_in_small(tiny_folder: Path, tmp_path: Path, monkeypatch: py
         "head-in-a-jar", chosen, size, lambda projects, folder: in_sequence, silent, lambda: False
     )
     assert [own.method for own in found.arms.values()] == ["plain", "plain, rank 2", "l2_to_base"]
+    assert found.settings["second_lora"] == "second-character"
+    assert (size.runs / "second" / "second-character" / "lora.safetensors").is_file()
     for own in found.arms.values():
+        assert all(value is not None and value > 0 for value in own.numbers["additivity"])
+        assert "comparison.dino" in own.reasons["pres"], "nobody can read these pictures"
         assert [point.strength for point in own.points] == [1.0, 0.5]
         assert all(point.drift is not None and point.concept is not None for point in own.points)
     assert not leaderboard.is_there("head-in-a-jar", chosen, size)
@@ -210,7 +228,15 @@ def test_a_whole_one_in_small(tiny_folder: Path, tmp_path: Path, monkeypatch: py
     page = leaderboard.write_page(size).read_text(encoding="utf-8")
     assert "A quick run" in page
     assert "| l2_to_base | weight 0.001 |" in page
+    assert "**PRES** is empty: no DINO encoder was named" in page
+    assert "**additivity error** is empty" not in page
     assert (size.results / "curves.svg").stat().st_size > 5000
+
+
+def test_each_ready_set_is_measured_beside_another_one() -> None:
+    assert {name for name in leaderboard.ORDER if leaderboard.beside(name) == name} == set()
+    assert leaderboard.beside("second-character") == "crazy-eyes"
+    assert {leaderboard.beside(name) for name in leaderboard.ORDER} <= set(leaderboard.ORDER)
 
 
 def test_the_label_names_method_and_strength() -> None:

@@ -143,6 +143,10 @@ def test_whole_comparison_then_nothing_is_read_twice(
     assert data["arms"]["plain"]["drift"]["mean"] > data["arms"]["held"]["drift"]["mean"] > 0
     assert data["arms"]["plain"]["drift"]["detail"][0]["floor"] == 0.0
     assert set(data["arms"]["plain"]["style_bleed"]["detail"][0]) == {"style", "a", "b", "c"}
+    assert all(0 < value < 2 for arm in ("plain", "held") for value in data["arms"][arm]["additivity"]["per_seed"])
+    parts = {arm: data["arms"][arm]["additivity"]["detail"][0] for arm in ("plain", "held")}
+    assert parts["plain"]["share"] > parts["held"]["share"] > 0
+    assert {own["states"] for own in parts.values()} == {3 * settings.states}  # near, far, empty
     assert [(p["step"], p["strength"]) for p in data["curves"]["held"][:3]] == [(1, 1.0), (2, 1.0), (2, 0.5)]
     assert data["curves"]["held"][0]["seconds"] == pytest.approx(8 + 6)
     assert all(p[name] is not None for p in data["curves"]["held"] for name in ("drift", "bake", "bleed"))
@@ -186,6 +190,7 @@ def test_without_tagger_only_predictions_speak(tiny_base: Base, tmp_path: Path) 
     held = result.arms["held"]
     assert held["drift"].mean is not None
     assert held["fit"].mean is not None
+    assert held["additivity"].reason == "no second LoRA was named"
     for name in ("concept_strength", "bake", "style_bleed", "tag_compliance", "trigger_necessity", "usable_weight"):
         assert held[name].mean is None
         assert "tagger" in (held[name].reason or "")

@@ -1,4 +1,4 @@
-"""Metrics against numbers worked out by hand; METHODS 5.4 nos. 22-24."""
+"""Metrics against numbers worked out by hand; METHODS 5.4 nos. 22-25."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from tenuto.evaluation.metrics import METRICS
+from tenuto.evaluation.metrics.additivity import additivity
 from tenuto.evaluation.metrics.alignment import clip_t
 from tenuto.evaluation.metrics.bake import bake
 from tenuto.evaluation.metrics.bleed import style_bleed
@@ -22,7 +23,7 @@ from tenuto.evaluation.metrics.fidelity import dino_i
 from tenuto.evaluation.metrics.necessity import trigger_necessity
 from tenuto.evaluation.metrics.selectivity import selectivity
 from tenuto.evaluation.metrics.slider import power, spearman, until, usable_weight, while_rising
-from tenuto.evaluation.readings import Evidence, Gap, Losses, Seen, gaps_from_json, gaps_to_json
+from tenuto.evaluation.readings import TAGGER_FEATURES, Evidence, Gap, Losses, Pair, Seen, gaps_from_json, gaps_to_json
 
 TAGS = {"style": ("flat", "lineart"), "place": ("city", "beach"), "hat": ("crown", "cap"), "concepts": ("crazy eyes",)}
 
@@ -300,6 +301,34 @@ def directed(*degrees: float, encoder: str = "dino") -> Seen:
     return Seen({}, {}, features={encoder: torch.stack([angles.cos(), angles.sin()], dim=1)})
 
 
+class TestAdditivity:  # no. 25
+    @staticmethod
+    def error(own: Sequence[float], other: Sequence[float], both: Sequence[float]) -> float | None:
+        """Of effects on a base that answers 3, 4."""
+        base = torch.tensor([3.0, 4.0])
+        pair = Pair.of(base, *(base + torch.tensor(effect) for effect in (own, other, both)))
+        return additivity(Evidence(pairs=(pair,))).value
+
+    def test_two_that_add_up_have_none(self) -> None:
+        assert self.error((1, 2), (-4, 8), (-3, 10)) == 0
+
+    def test_half_where_one_has_no_effect_beside_its_equal(self) -> None:
+        assert self.error((3, 4), (0, 5), (3, 4)) == 0.5
+
+    def test_one_where_two_that_have_nothing_in_common_cancel(self) -> None:
+        assert self.error((3, 0), (0, 5), (0, 0)) == 1
+
+    def test_is_symmetric_and_a_ratio_of_sums(self) -> None:
+        assert self.error((0.1, 0.7), (0.3, -0.2), (0.9, 0.4)) == self.error((0.3, -0.2), (0.1, 0.7), (0.9, 0.4))
+        value = additivity(Evidence(pairs=(Pair(1, 2, 3), Pair(5, 0, 1))))
+        assert value.value == 4 / 8
+        assert value.detail == {"share": 6 / 8, "states": 2}
+
+    def test_says_why_not(self) -> None:
+        assert additivity(Evidence(missing={"second": "no second LoRA was named"})).reason == "no second LoRA was named"
+        assert "neither" in str(additivity(Evidence(pairs=(Pair(0, 0, 0),))).reason)
+
+
 class TestEncoders:
     def test_fidelity_is_the_mean_cosine_with_real_pictures(self) -> None:
         evidence = Evidence(
@@ -336,3 +365,27 @@ class TestEncoders:
         assert div(replace(evidence, arm={"without": directed(5, 5, 5, 5)})).value == pytest.approx(0, abs=1e-6)
         once = replace(evidence, asked={"without": (("a",), ("b",), ("c",), ("d",))})
         assert "two noise seeds" in str(div(once).reason)
+        assert (pres(evidence).detail["read_by"], div(evidence).detail["read_by"]) == ("DINO", "DINO")
+
+    def test_a_taggers_features_stand_in_for_dino(self) -> None:
+        def both(*degrees: float) -> Seen:
+            """To the tagger, all pictures are one."""
+            own = directed(*[0] * len(degrees), encoder=TAGGER_FEATURES).features
+            return replace(directed(*degrees), features={**directed(*degrees).features, **own})
+
+        named = Evidence(
+            arm={"without": both(60, 60)},
+            base={"without": both(90, 90)},
+            asked={"without": (("a",), ("b",))},
+            real=both(0).features,
+        )
+        assert pres(named).value == pytest.approx(0.5)
+        assert pres(named).detail["read_by"] == "DINO"
+        unnamed = replace(
+            named, real={TAGGER_FEATURES: both(0).features[TAGGER_FEATURES]}, missing={"dino": "no DINO was named"}
+        )
+        assert pres(unnamed).value == pytest.approx(0)
+        assert pres(unnamed).detail["read_by"] == "the tagger's features"
+        assert "two noise seeds" in str(div(unnamed).reason)
+        assert pres(replace(unnamed, real={})).reason == "no DINO was named"
+        assert dino_i(unnamed).reason == "no DINO was named"

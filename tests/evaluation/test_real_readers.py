@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 import torch
 
+from tenuto.evaluation.convnet import ConvTagger, TaggerConfig
 from tenuto.evaluation.encoders import load_clip, load_dino
 from tenuto.evaluation.metrics import METRICS
-from tenuto.evaluation.taggers import detector, load_tagger, read_pictures
+from tenuto.evaluation.tables import table
+from tenuto.evaluation.taggers import detector, load_tagger, read_pictures, save_convnet
 from tenuto.evaluation.wd_tagger import Vocabulary
 from tenuto.families.base import Base
 from tenuto.project import load_project
@@ -22,6 +24,7 @@ from tests.evaluation.test_comparison import GROUPS, SETTINGS, run
 
 BLUE, GREEN, RED = range(3)
 """The order in which these graphs take their channels."""
+SMALL = SETTINGS.model_copy(update={"seeds": (0,), "weights": (), "curve_weights": (), "curve_checkpoints": 0})
 OF_REAL = ("dino_i", "clip_i", "clip_t", "pres", "div")
 VOCABULARY = Vocabulary(GROUPS, ("long hair", "zxq (series)", "unheard of"), {"zxq": "zxq (series)"})
 
@@ -127,6 +130,25 @@ def test_a_comparison_has_their_numbers(tiny_base: Base, tmp_path: Path) -> None
     assert "dino (dino)" in result.hashes
     again = run(tiny_base, tmp_path, SETTINGS, tagger, dino=dino, clip=clip)
     assert again.arms["plain"]["clip_t"].mean == plain["clip_t"].mean
+
+
+def test_a_tagger_with_features_of_its_own_stands_in_for_dino(tiny_base: Base, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    config = TaggerConfig(widths=(8, 16), groups=dict(GROUPS), concepts=("eyes",))
+    save_convnet(ConvTagger(config), tmp_path / "own")
+    tagger = load_tagger(tmp_path / "own")
+    result = run(tiny_base, tmp_path, SMALL, tagger)
+    assert result.arms["plain"]["pres"].mean is not None
+    assert result.arms["plain"]["pres"].detail[0]["read_by"] == "the tagger's features"
+    assert "two noise seeds" in str(result.arms["plain"]["div"].reason)
+    assert "comparison.dino" in str(result.arms["plain"]["dino_i"].reason)
+    assert result.hashes["tagger_features (own)"] == tagger.hash
+    parts = next(row["parts"] for row in table(result) if row["key"] == "pres")
+    assert parts == [("read by", dict.fromkeys(("plain", "held"), "the tagger's features"))]
+    named = run(tiny_base, tmp_path, SMALL, tagger, dino=load_dino(dino_folder(tmp_path / "dino")))
+    assert named.arms["plain"]["pres"].detail[0]["read_by"] == "DINO"
+    assert named.arms["plain"]["pres"].mean != result.arms["plain"]["pres"].mean
+    assert not any(name.startswith("tagger_features") for name in named.hashes)
 
 
 def test_without_them_it_says_why(tiny_base: Base, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from tenuto.evaluation.convnet import ConvTagger, TaggerConfig
+from tenuto.evaluation.encoders import Encoder
 from tenuto.evaluation.taggers import detector, load_tagger, read_pictures, save_convnet
 from tenuto.words import TenutoError
 
@@ -40,6 +41,16 @@ def test_reads_what_was_saved(folder: Path) -> None:
         read_pictures(tagger, pixels[:1]).p("concepts", "crazy eyes"), seen.p("concepts", "crazy eyes")[:1]
     )
     assert not seen.probabilities["hat"].is_inference()
+
+
+def test_what_it_reads_its_answers_from_makes_it_an_encoder(folder: Path) -> None:
+    tagger = load_tagger(folder)
+    assert isinstance(tagger, Encoder)
+    pixels = torch.rand(3, 3, 16, 24) * 2 - 1
+    features = tagger.see(pixels)
+    assert (tagger.name, len(tagger.hash) > 0, len(features)) == ("tagger", True, 3)
+    torch.testing.assert_close(features.norm(dim=1), torch.ones(3))
+    torch.testing.assert_close(tagger.see(pixels[1:]), features[1:])
 
 
 def test_default_size_is_small() -> None:

@@ -60,11 +60,11 @@ def run_demo(out: Path, listener: Listener, stop: Callable[[], bool]) -> Path:
     """Write the demo's pictures and project file, say what it will cost, and run it. Returns the report."""
     write_set(DEMO, out / "data", PICTURES)
     shutil.copy(SECOND_LORA, out / "data")
-    file, other = out / "project.toml", CONCEPTS[SECOND]
+    file = out / "project.toml"
     comparison = SETTINGS["comparison"] | {
         "concept_groups": concept_groups(DEMO),
         "second_lora": f"data/{SECOND_LORA.name}",
-        "second_prompt": f"{other.trigger}, {other.class_word}",
+        "second_prompt": called(SECOND),
     }
     concepts = [concept_table(DEMO, Path("data"))]
     write_text(file, tomli_w.dumps(SETTINGS | {"concepts": concepts, "comparison": comparison}))
@@ -98,6 +98,12 @@ def concept_table(name: str, folder: Path) -> dict[str, str]:
         "trigger": concept.trigger,
         "class_word": concept.class_word,
     }
+
+
+def called(name: str) -> str:
+    """What calls a ready set's concept in a prompt."""
+    concept = CONCEPTS[name]
+    return ", ".join(word for word in (concept.trigger, concept.class_word) if word)
 
 
 def concept_groups(name: str) -> list[str]:

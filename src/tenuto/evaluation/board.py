@@ -55,7 +55,12 @@ class Standing(Settings):
     """Over the plain LoRA's, the prior set counted."""
     seconds: float | None
     usable_weight: float | None
+    """This and what follows: of the LoRA as shipped, at whatever concept strength; mean over cells."""
     trigger_necessity: float | None
+    pres: float | None
+    div: float | None
+    additivity: float | None
+    """Beside the plain LoRA of another ready set."""
 
 
 class Board(Settings):

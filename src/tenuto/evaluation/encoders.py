@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -24,8 +24,9 @@ CONFIG, WEIGHTS, PREPARATION = "config.json", "model.safetensors", "preprocessor
 BLANK = torch.zeros(1, 3, 32, 32)
 
 
+@runtime_checkable
 class Encoder(Protocol):
-    """Sees pictures."""
+    """Sees pictures. A tagger with features of its own is one too."""
 
     name: str
     hash: str

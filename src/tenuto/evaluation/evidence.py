@@ -12,12 +12,12 @@ from tenuto.evaluation.metrics.bleed import style_bleed
 from tenuto.evaluation.metrics.concept import concept_strength, gain
 from tenuto.evaluation.metrics.drift import drift
 from tenuto.evaluation.reader import Reader
-from tenuto.evaluation.readings import Evidence, Gap, Losses, Seen
+from tenuto.evaluation.readings import Evidence, Gap, Losses, Pair, Seen
 from tenuto.evaluation.wardrobe import BASE, Model
 from tenuto.events import progress, stage
 
 FEW = 4
-"""At each point of the curve, every FEW-th prompt's states are compared."""
+"""At each point of the curve, and beside a second LoRA, every FEW-th prompt's states are compared."""
 
 
 def evidence_of(reader: Reader, arm: Arm, cell: Cell, *, strip: bool, pictures: bool) -> Evidence:
@@ -28,6 +28,7 @@ def evidence_of(reader: Reader, arm: Arm, cell: Cell, *, strip: bool, pictures: 
     bare: dict[str, list[Seen]] = {}
     strips: dict[float, Seen] = {}
     gaps: list[Gap] = []
+    pairs: list[Pair] = []
     floors = []
     s, model = reader.settings, _model(arm, cell)
     for number, noise in enumerate(cell.seeds):
@@ -41,6 +42,7 @@ def evidence_of(reader: Reader, arm: Arm, cell: Cell, *, strip: bool, pictures: 
             rows.setdefault(row, []).append(seen)
         if s.second_lora is not None:
             base_show = s.shown if noise == s.seeds[0] else 0
+            pairs += reader.pairs(model, s.second_lora, noise, FEW)
             base_second = reader.second(replace(BASE, second=s.second_lora), noise, base_show)
             second = reader.second(replace(model, second=s.second_lora), noise, show)
             if second is not None and base_second is not None:
@@ -62,6 +64,7 @@ def evidence_of(reader: Reader, arm: Arm, cell: Cell, *, strip: bool, pictures: 
         strip=strips,
         gaps=tuple(gaps),
         floor=sum(floors) / len(floors),
+        pairs=tuple(pairs),
         guidance=s.guidance,
         train=reader.losses(model, "train", reader.train),
         held_out=reader.losses(model, "held_out", reader.held_out),

@@ -7,7 +7,7 @@ it was and an unchanged arm is never read twice.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,7 +25,17 @@ from tenuto.evaluation.encoders import Encoder, Reads
 from tenuto.evaluation.groups import groups_of_concept
 from tenuto.evaluation.pictures import pictures_of, save_picture
 from tenuto.evaluation.prompts import Ask, Prompts, Row, majorities
-from tenuto.evaluation.readings import Gap, Losses, Seen, Store, gaps_from_json, gaps_to_json
+from tenuto.evaluation.readings import (
+    TAGGER_FEATURES,
+    Gap,
+    Losses,
+    Pair,
+    Seen,
+    Store,
+    energy,
+    gaps_from_json,
+    gaps_to_json,
+)
 from tenuto.evaluation.record import FORMAT
 from tenuto.evaluation.settings import ComparisonSettings
 from tenuto.evaluation.taggers import Tagger, detector, read_pictures
@@ -36,7 +46,7 @@ from tenuto.randomness import seed_for
 from tenuto.words import Size
 
 KEPT_BYTES = 1 << 29
-"""The base's answers are kept in memory up to this size; older ones are asked for again."""
+"""What all arms are held against is kept in memory up to this size; older answers are asked for again."""
 
 
 class Reader:
@@ -61,6 +71,8 @@ class Reader:
         self.folder, self.tagger, self.bank, self.background = folder, tagger, bank, background
         self.seed, self.listener, self.clip = seed, listener, clip
         self.encoders: dict[str, Encoder] = {name: own for name, own in (("dino", dino), ("clip", clip)) if own}
+        if dino is None and isinstance(tagger, Encoder):
+            self.encoders[TAGGER_FEATURES] = tagger
         self.wardrobe = Wardrobe(bench)
         self.store = Store(folder / "readings")
         self.missing: dict[str, str] = {}
@@ -87,7 +99,8 @@ class Reader:
         self.held_out: list[tuple[Tensor, str, Size]] = []
         self.unbiased: list[tuple[Tensor, str, Size]] = []
         self.real: dict[str, Tensor] = {}
-        self._base_answers: dict[tuple[int, str], list[Tensor]] = {}
+        self._answers: dict[tuple[int, str], list[Tensor]] = {}
+        self._of_a_seed = 4 if settings.second_lora else 3  # prompt, empty, trigger, second LoRA: never let go of
         self._states: dict[int, list[State]] = {}
         self._hashes: dict[Path, str] = {}
         self.shown: dict[str, str] = {}
@@ -292,15 +305,19 @@ class Reader:
 
     def base_answers(self, noise: int, what: Literal["prompt", "empty", "trigger"]) -> list[Tensor]:
         """The bare base's predictions at the states of this seed, kept in memory."""
-        if (noise, what) not in self._base_answers:
-            questions = asked_at(self.states(noise), what)
-            with self.wardrobe.on(BASE):
-                answers = self.bench.predict(*questions)
-            self._base_answers[noise, what] = answers
-            while sum(map(_bytes, self._base_answers.values())) > KEPT_BYTES and len(self._base_answers) > 3:
-                del self._base_answers[next(iter(self._base_answers))]
-            return answers
-        return self._base_answers[noise, what]
+        return self._kept((noise, what), lambda: self._answer(BASE, *asked_at(self.states(noise), what)))
+
+    def _answer(self, model: Model, states: Sequence[State], texts: Sequence[str]) -> list[Tensor]:
+        with self.wardrobe.on(model):
+            return self.bench.predict(states, texts)
+
+    def _kept(self, name: tuple[int, str], ask: Callable[[], list[Tensor]]) -> list[Tensor]:
+        if name in self._answers:
+            return self._answers[name]
+        self._answers[name] = answers = ask()
+        while sum(map(_bytes, self._answers.values())) > KEPT_BYTES and len(self._answers) > self._of_a_seed:
+            del self._answers[next(iter(self._answers))]
+        return answers
 
     def gaps(self, model: Model, noise: int, few: int | None) -> tuple[tuple[Gap, ...], float]:
         """Squared norms at every state (of every few-th prompt), and the numeric floor."""
@@ -324,7 +341,7 @@ class Reader:
                 u1 = self.bench.predict(picked, [""] * len(picked))
                 called = [states[n] for n in with_trigger]
                 t1 = self.bench.predict(called, [str(state.triggered) for state in called])
-            triggered = {n: (_energy(t1[i] - t0[n]), n) for i, n in enumerate(with_trigger)}
+            triggered = {n: (energy(t1[i] - t0[n]), n) for i, n in enumerate(with_trigger)}
             w, steps = self.settings.guidance, self.bench.base.process.steps
             gaps = []
             for place, n in enumerate(chosen):
@@ -332,19 +349,38 @@ class Reader:
                 gaps.append(
                     Gap(
                         prompt=state.text, kind=state.kind, t=share_of(state.t, steps),
-                        d=_energy(d), du=_energy(du), dg=_energy(w * d - (w - 1) * du),
-                        g=_energy(f0[place] - u0[place]),
+                        d=energy(d), du=energy(du), dg=energy(w * d - (w - 1) * du),
+                        g=energy(f0[place] - u0[place]),
                         d_trigger=triggered[n][0] if n in triggered else None,
-                        g_trigger=_energy(t0[n] - u0[place]) if n in triggered else None,
-                        f_th=_energy(f1[place]), f_0=_energy(f0[place]),
+                        g_trigger=energy(t0[n] - u0[place]) if n in triggered else None,
+                        f_th=energy(f1[place]), f_0=energy(f0[place]),
                     )
                 )  # fmt: skip
             effect = sum(gap.g for gap in gaps[:16])
-            floor = sum(_energy(a - b) for a, b in zip(zero, f0[:16], strict=True)) / effect if effect > 0 else 0.0
+            floor = sum(energy(a - b) for a, b in zip(zero, f0[:16], strict=True)) / effect if effect > 0 else 0.0
             return {"gaps": gaps_to_json(gaps), "floor": floor}
 
         reading = self.store.keep(f"{model.name}-{noise}-predictions", key, read)
         return gaps_from_json(reading["gaps"]), float(reading["floor"])
+
+    def pairs(self, model: Model, second: Path, noise: int, few: int) -> tuple[Pair, ...]:
+        """What this model and the second LoRA change alone and together, at the states of every few-th prompt."""
+        states = self.states(noise)
+        chosen = every_few(states, few)
+        picked, texts = [states[n] for n in chosen], [states[n].text for n in chosen]
+        s, both = self.settings, replace(model, second=second)
+        key = self._key(both, noise, few=few, states=s.states, drift=s.drift_prompts, asks=texts)
+
+        def read() -> Any:
+            progress(self.listener, f"{model.name}: predictions beside the second LoRA", 0, len(chosen))
+            base = [self.base_answers(noise, "prompt")[n] for n in chosen]
+            own = self._answer(model, picked, texts)
+            alone = replace(BASE, second=second)
+            other = self._kept((noise, f"second, every {few}"), lambda: self._answer(alone, picked, texts))
+            together = self._answer(both, picked, texts)
+            return [asdict(Pair.of(*answers)) for answers in zip(base, own, other, together, strict=True)]
+
+        return tuple(Pair(**each) for each in self.store.keep(f"{model.name}-{noise}-pairs", key, read))
 
     def losses(self, model: Model, what: str, data: Sequence[tuple[Tensor, str, Size]]) -> Losses:
         """Losses of base and model on these pictures, on the same grid of t and noise."""
@@ -371,7 +407,3 @@ class Reader:
 
 def _bytes(answers: Sequence[Tensor]) -> int:
     return sum(answer.numel() * answer.element_size() for answer in answers)
-
-
-def _energy(gap: Tensor) -> float:
-    return float(gap.double().square().sum())

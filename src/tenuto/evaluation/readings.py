@@ -28,7 +28,7 @@ class Seen:
     single: tuple[str, ...] = ()
     """Groups in which exactly one tag holds."""
     features: Mapping[str, Tensor] = field(default_factory=dict)
-    """Encoder ("dino", "clip") -> [B D], each of length 1."""
+    """Encoder ("dino", "clip", TAGGER_FEATURES) -> [B D], each of length 1."""
 
     def __len__(self) -> int:
         return next((len(value) for value in (*self.probabilities.values(), *self.features.values())), 0)
@@ -82,6 +82,8 @@ class Seen:
         return cls(tags, values, tuple(data["single"]), features)
 
 
+TAGGER_FEATURES = "tagger_features"
+"""A tagger that is an encoder too, as such: it reads where no DINO was named."""
 THRESHOLD = 0.5
 """A tag counts as found from this probability on."""
 
@@ -109,6 +111,24 @@ class Gap:
     f_th: float = 0.0
     """|f_th(c)|^2"""
     f_0: float = 0.0
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Squared norms at one state of what two LoRAs change, d = f - f_0: alone, and together (d_ij)."""
+
+    own: float
+    """|d_i|^2"""
+    other: float
+    """|d_j|^2"""
+    apart: float
+    """|d_ij - (d_i + d_j)|^2"""
+
+    @classmethod
+    def of(cls, base: Tensor, own: Tensor, other: Tensor, both: Tensor) -> Self:
+        """From the four models' answers."""
+        d_i, d_j, d_ij = (answer.double() - base.double() for answer in (own, other, both))
+        return cls(energy(d_i), energy(d_j), energy(d_ij - (d_i + d_j)))
 
 
 @dataclass(frozen=True)
@@ -140,6 +160,8 @@ class Evidence:
     gaps: tuple[Gap, ...] = ()
     floor: float = 0.0
     """nD of the adapter at strength 0: what the arithmetic itself moves."""
+    pairs: tuple[Pair, ...] = ()
+    """With the second LoRA."""
     guidance: float = 1.0
     train: Losses = Losses()
     held_out: Losses = Losses()
@@ -188,6 +210,10 @@ class Store:
             reading = read()
             write_text(path, json.dumps({"key": key, "reading": reading}, default=str) + "\n")
             return reading
+
+
+def energy(gap: Tensor) -> float:
+    return float(gap.double().square().sum())
 
 
 def gaps_to_json(gaps: Sequence[Gap]) -> list[dict[str, Any]]:

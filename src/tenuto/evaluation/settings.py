@@ -46,7 +46,8 @@ class ComparisonSettings(Settings):
     curve_seeds: NonNegativeInt | None = None
     """How many of the seeds draw the curve; unset: all."""
     second_lora: Path | None = None
-    """Another LoRA to combine with."""
+    """Another LoRA to combine with: pictures with both are drawn, and whether their effects add up is measured
+    (additivity)."""
     second_prompt: str = ""
     """What calls the second LoRA; put in front of each far prompt."""
     other_base: str | None = None
@@ -57,7 +58,8 @@ class ComparisonSettings(Settings):
     that the checkpoint carries, if any."""
     dino: str | None = None
     """Folder or hub id of a DINOv2 encoder ("facebook/dinov2-base"): how like the user's pictures it draws (dino_i),
-    and whether the class turns into the concept (pres, div). Unset: not measured."""
+    and whether the class turns into the concept (pres, div). Unset: pres and div are read by the tagger's own features
+    if it has any (pocket's does), dino_i is not measured."""
     clip: str | None = None
     """Folder or hub id of a CLIP ("openai/clip-vit-large-patch14"): likeness to the pictures (clip_i) and to the
     prompts (clip_t). Unset: not measured."""

@@ -88,6 +88,9 @@ PARTS = {
     "concept_strength": {"as_trained": "in its own surroundings", "base": "base with the trigger"},
     "fit": {"memorisation": "memorisation gap"},
     "usable_weight": {"spearman": "rank order of concept"},
+    "additivity": {"share": "its share of both effects"},
+    "pres": {"read_by": "read by"},
+    "div": {"read_by": "read by"},
 }
 """Details that the table shows under a metric: key -> words."""
 
@@ -97,11 +100,12 @@ def _parts(comparison: Comparison, name: str) -> list[tuple[str, dict[str, str]]
     for key, words in PARTS.get(name, {}).items():
         found = {}
         for arm, numbers in comparison.arms.items():
-            values = [
-                d[key] for d in (numbers[name].detail if name in numbers else []) if isinstance(d.get(key), int | float)
-            ]
+            told = [d[key] for d in (numbers[name].detail if name in numbers else []) if key in d]
+            values = [value for value in told if isinstance(value, int | float)]
             if values:
                 found[arm] = number_text(sum(values) / len(values), name)
+            elif texts := [value for value in told if isinstance(value, str)]:
+                found[arm] = ", ".join(dict.fromkeys(texts))
         if found:
             lines.append((words, found))
     return lines

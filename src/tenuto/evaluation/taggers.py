@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
+from torch.nn import functional as F
 
 from tenuto.evaluation.convnet import CONCEPTS, ConvTagger, TaggerConfig
 from tenuto.evaluation.readings import Seen
@@ -36,10 +37,11 @@ class Tagger(Protocol):
 
 
 class ConvnetTagger:
-    """A trained ConvTagger."""
+    """A trained ConvTagger; also an `Encoder`, by what its answers are read from."""
 
-    def __init__(self, network: ConvTagger, hash: str = "") -> None:
+    def __init__(self, network: ConvTagger, name: str, hash: str) -> None:
         config = network.config
+        self.name = name
         self.groups: Mapping[str, tuple[str, ...]] = config.groups
         self.single = tuple(name for name in config.groups if name not in config.several)
         self.concepts = config.concepts
@@ -55,6 +57,10 @@ class ConvnetTagger:
         """What its answers are read from [B D]: for distances between sets of pictures."""
         with torch.inference_mode():
             return self._network.features(self._placed(pixels)).cpu().clone()
+
+    def see(self, pixels: Tensor) -> Tensor:
+        """The same, of length 1."""
+        return F.normalize(self.features(pixels), dim=-1)
 
     def _placed(self, pixels: Tensor) -> Tensor:
         return pixels.to(next(self._network.parameters()).device, torch.float32)
@@ -97,7 +103,7 @@ def load_convnet(folder: Path, device: torch.device | str = "cpu") -> Tagger:
         raise TenutoError(
             f"{folder / WEIGHTS}: does not fit {CONFIG} ({first_line(error)}); copy the folder again"
         ) from error
-    return ConvnetTagger(network.to(device), hash_file(folder / WEIGHTS))
+    return ConvnetTagger(network.to(device), folder.name, hash_file(folder / WEIGHTS))
 
 
 def save_convnet(network: ConvTagger, folder: Path, dtype: torch.dtype = torch.float16) -> None:

@@ -59,11 +59,20 @@ WORDS: dict[str, Words] = {
     "clip_t": Words("CLIP-T", "how well pictures with the trigger fit their prompts, as CLIP reads them", "higher"),
     "pres": Words(
         "PRES",
-        "how much more like the set's pictures those without the trigger are than the base's; 0 = not at all",
+        "how much more like the set's pictures those without the trigger are than the base's, as DINO sees them, "
+        "or the tagger where no DINO was named; 0 = not at all",
         "",
     ),
     "div": Words(
-        "DIV", "how much pictures of one prompt without the trigger still differ; 1 = as much as the base's", ""
+        "DIV",
+        "how much pictures of one prompt without the trigger still differ, to the same eye; 1 = as much as the base's",
+        "",
+    ),
+    "additivity": Words(
+        "Additivity error",
+        "how far this LoRA and the second one together are from the sum of what each does alone; 0 = they add up, "
+        "0.5 = one of them has no effect beside the other",
+        "lower",
     ),
     "seconds": Words("Seconds", "everything this arm needed: prior set, caches, training", "lower"),
     "forwards": Words("Forwards", "the same in passes through the network", "lower"),
@@ -85,6 +94,8 @@ def number_text(value: float | None, name: str = "") -> str:
         return f"{value:,.0f}".replace(",", " ")
     if name == "selectivity":
         return f"{value:+.1f} dB"
+    if name in ("pres", "additivity"):
+        return f"{value:.3f}"
     return f"{value:.4f}" if name in ("gain", "fit") else f"{value:.2f}"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from tenuto.evaluation.metrics.additivity import additivity
 from tenuto.evaluation.metrics.alignment import clip_t
 from tenuto.evaluation.metrics.bake import bake
 from tenuto.evaluation.metrics.bleed import style_bleed
@@ -36,4 +37,5 @@ METRICS: dict[str, Metric] = {
     "clip_t": clip_t,
     "pres": pres,
     "div": div,
+    "additivity": additivity,
 }
