@@ -118,7 +118,7 @@ def test_leftovers_of_training_are_passed_over(layout: str, folder: Path, tmp_pa
 def test_other_keys_are_said_to_be_unread(layout: str, folder: Path, tmp_path: Path) -> None:
     more = ldm_tensors(folder, layout) | {"somebody.elses": torch.ones(1), VAE + "loss.weight": torch.ones(1)}
     base = open_base(str(write_single_file(tmp_path / "a.safetensors", more)), device="cpu")
-    assert base.notes[1] == "2 keys of a.safetensors were not read, first first_stage_model.loss.weight"
+    assert base.notes[1] == "a.safetensors holds keys that were not read: 2, first first_stage_model.loss.weight"
 
 
 def test_a_file_without_autoencoder(layout: str, folder: Path, tmp_path: Path) -> None:

@@ -44,6 +44,7 @@ def test_kohya_ss(tmp_path: Path) -> None:
         ),
         ({"additional_parameters": "--max_train_steps=300"}, {"steps": 150}, {"epoch": "max_train_steps wins"}),
         ({"dataset_config": "dataset.toml"}, {"steps": 800}, {"epoch": "1600 steps"}),
+        ({"max_train_steps": "many"}, {"epochs": 5}, {"max_train_steps": "taken as 0"}),
     ],
 )
 def test_kohya_ss_names_the_length_that_was_ignored(

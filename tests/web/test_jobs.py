@@ -13,7 +13,7 @@ import pytest
 
 from tenuto.events import Event, EventFile
 from tenuto.project import load_project, run_folder
-from tenuto.web.jobs import Job, Jobs
+from tenuto.web.jobs import Job, Jobs, number_after
 from tenuto.web.places import place_of, places
 from tenuto.web.roots import Roots
 from tenuto.web.story import story_of
@@ -184,6 +184,13 @@ def test_a_number_that_another_process_has_got_is_not_ours(roots: Roots) -> None
         jobs.stop("1")
     jobs.look()
     assert jobs.get("1").state == "killed"
+
+
+def test_two_of_one_millisecond_are_two() -> None:
+    first = Job(id=number_after([], 5.0), key="one", what="train", file="one.toml", folder="runs/one")
+    assert first.id == "00000000005000"
+    assert number_after([first, first.model_copy(update={"id": "x"})], 5.0) == "00000000005001"
+    assert number_after([first], 6.0) == "00000000006000"
 
 
 def test_projects_of_the_workspace(roots: Roots) -> None:

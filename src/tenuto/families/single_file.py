@@ -141,4 +141,4 @@ def _autoencoder(header: Header, layout: Layout, request: Request) -> tuple[Any,
 def _unread(header: Header, layout: Layout, read: set[str]) -> tuple[str, ...]:
     known = (*LEFTOVERS, *layout.leftovers)
     left = sorted(key for key in header.shapes.keys() - read if not key.startswith(known) and not key.endswith(known))
-    return (f"{len(left)} keys of {header.path.name} were not read, first {left[0]}",) if left else ()
+    return (f"{header.path.name} holds keys that were not read: {len(left)}, first {left[0]}",) if left else ()

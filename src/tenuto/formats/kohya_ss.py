@@ -188,7 +188,7 @@ def _length(draft: Draft, options: dict[str, Any]) -> None:
     """`epoch` only served to work out steps, where neither they nor the trainer's own epochs are written down."""
     epoch = _number(options.pop("epoch", 0))
     for name in LENGTHS:
-        if _number(options.get(name)) == 0:
+        if not draft.read_or(name, options.get(name) or 0, number, 0):
             options.pop(name, None)
     if not epoch:
         return

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Literal
@@ -98,7 +99,8 @@ class Jobs:
         """Put a run at the end of the queue. Raises TenutoError when the project is in it already."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with self._lock:
-            if any(job.key == place.key and job.state in ("waiting", "running") for job in self.all()):
+            there = self.all()
+            if any(job.key == place.key and job.state in ("waiting", "running") for job in there):
                 raise TenutoError(f"{place.key}: is running or waiting already; stop it first")
             if (story := story_of(place.folder)).lives():
                 raise TenutoError(
@@ -106,7 +108,7 @@ class Jobs:
                 )
             now = time.time()
             job = Job(
-                id=f"{int(now * 1000):014d}",
+                id=number_after(there, now),
                 key=place.key,
                 what=what,
                 file=str(place.file),
@@ -234,3 +236,8 @@ def _last_line(file: Path) -> str:
     except OSError:
         return ""
     return next((line.strip() for line in reversed(lines) if line.strip()), "")
+
+
+def number_after(jobs: Sequence[Job], now: float) -> str:
+    """A number for the next job: its time in milliseconds, and above all that are there. Sorts as text."""
+    return f"{max([int(now * 1000), *(int(job.id) + 1 for job in jobs if job.id.isdecimal())]):014d}"
