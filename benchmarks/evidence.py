@@ -57,6 +57,13 @@ ARMS: dict[str, Way] = {
     "preservation x50": Way(50, 0.625, {"prior_preservation": PriorPreservation(weight=0.25)}),
 }
 """x50: 12 pictures make 600 prior images, each used once by 240 updates of 4 at this ratio."""
+MORE_ARMS: dict[str, dict[str, Way]] = {
+    "style": {
+        f"held, weight {weight:g}": Way(8, 0.5, {"cached_prior": CachedPrior(weight=weight)})
+        for weight in (0.3, 0.1, 0.03)
+    }
+}
+"""Of some sets: at weight 1 a style is not learned."""
 COMPARISON: dict[str, Any] = {
     "seeds": [0],
     "prompts": 5,
@@ -110,7 +117,8 @@ def _numbers(name: str) -> Path:
 
 def _measure(name: str, rate: float, screen: Listener, stop: Callable[[], bool]) -> None:
     chosen = {"optimizer": {"lr": rate}}
-    sweep = sweep_on(name, ARMS, RUNS / "data", COMPARISON, training=chosen, about=f"{name}: plain against held")
+    ways = ARMS | MORE_ARMS.get(name, {})
+    sweep = sweep_on(name, ways, RUNS / "data", COMPARISON, training=chosen, about=f"{name}: plain against held")
     place = RUNS / name / f"{rate:g}"
     comparison = place / run_sweep(sweep, place, screen, stop, SideBySide(AT_ONCE)).concepts[name].folder
     write_report(Comparison.load(comparison / "comparison.json"), comparison, place / "report.html")
