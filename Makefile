@@ -2,7 +2,7 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
-TESTS = $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --ignore tests/cluster && $(BIN)/python -m pytest tests/cluster
+TESTS = $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder --ignore tests/cluster && $(BIN)/python -m pytest tests/cluster
 
 .PHONY: install demo test check evidence leaderboard article prior-bench bench big endure docs docs-check clean
 
@@ -19,7 +19,7 @@ demo: install      ## base | plain | held on the checkpoint that ships: runs/dem
 	$(BIN)/tenuto demo
 
 test: install      ## what CI runs
-	$(TESTS)   # two files at a time; Ray wants the machine for itself
+	$(TESTS)   # three files at a time, for two cores: many wait for processes of theirs; Ray wants the machine for itself
 
 check: install     ## format, lint, types, import order, tests
 	$(BIN)/ruff format --check src tests tools benchmarks
