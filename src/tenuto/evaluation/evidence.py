@@ -35,14 +35,14 @@ def evidence_of(reader: Reader, arm: Arm, cell: Cell, *, strip: bool, pictures: 
         show = s.shown if pictures and number == 0 else 0
         for row, seen in reader.base_rows(noise).items():
             bare.setdefault(row, []).append(seen)
-        found, floor = reader.gaps(model, noise, None)
+        found, floor = reader.answers.gaps(model, noise, None)
         gaps += found
         floors.append(floor)
         for row, seen in reader.picture_rows(model, noise, show).items():
             rows.setdefault(row, []).append(seen)
         if s.second_lora is not None:
             base_show = s.shown if noise == s.seeds[0] else 0
-            pairs += reader.pairs(model, s.second_lora, noise, FEW)
+            pairs += reader.answers.pairs(model, s.second_lora, noise, FEW)
             base_second = reader.second(replace(BASE, second=s.second_lora), noise, base_show)
             second = reader.second(replace(model, second=s.second_lora), noise, show)
             if second is not None and base_second is not None:
@@ -123,7 +123,7 @@ def _point(reader: Reader, arm: Arm, cell: Cell, step: int, lora: Path, strength
     model = Model(f"{arm.name}-{run.seed}-{step}-{strength:g}", lora, strength)
     shipped = _model(arm, cell)
     for noise in cell.seeds:
-        gaps += reader.gaps(model, noise, FEW)[0]
+        gaps += reader.answers.gaps(model, noise, FEW)[0]
         if reader.tagger is None:
             continue
         for row, seen in reader.base_rows(noise).items():
