@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from tenuto.evaluation.reader import Reader
+from tenuto.evaluation.answers import Answers
 from tenuto.evaluation.sweep import SweepResult
 from tenuto.evaluation.sweep_page import table_of
 from tenuto.events import Listener
@@ -170,7 +170,7 @@ def test_from_file_to_page(tiny_folder: Path, tmp_path: Path, monkeypatch: pytes
 
     monkeypatch.setattr("tenuto.evaluation.bench.Bench.latents", never)
     monkeypatch.setattr("tenuto.training.loop.Run.learn", never)
-    monkeypatch.setattr(Reader, "base_answers", never)
+    monkeypatch.setattr(Answers, "of_base", never)
     assert run_sweep(sweep, tmp_path / "out") == result
 
 
