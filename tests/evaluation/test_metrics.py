@@ -1,4 +1,4 @@
-"""Metrics against numbers worked out by hand; METHODS 5.4 nos. 22-25."""
+"""Metrics against numbers worked out by hand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The drift budget: what METHODS.md section 5 says of the controller (the numbers are the facts'), and the trim."""
+"""The drift budget: what must hold of the controller, and the trim."""
 
 from __future__ import annotations
 

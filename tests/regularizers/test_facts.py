@@ -1,4 +1,4 @@
-"""What METHODS.md section 5 says must hold exactly, method by method (the numbers are the facts')."""
+"""What must hold exactly, method by method; the numbers are those of the list of facts that the project began from."""
 
 from __future__ import annotations
 
