@@ -59,10 +59,7 @@ ARMS: dict[str, Way] = {
 }
 """x50: 12 pictures make 600 prior images, each used once by 240 updates of 4 at this ratio."""
 MORE_ARMS: dict[str, dict[str, Way]] = {
-    "style": {
-        f"held, weight {weight:g}": Way(8, 0.5, {"cached_prior": CachedPrior(weight=weight)})
-        for weight in (0.3, 0.1, 0.03)
-    },
+    "style": {"held, weight 0.3": Way(8, 0.5, {"cached_prior": CachedPrior(weight=0.3)})},
     "clothing": {
         f"held, weight {weight:g}, overdriven": Way(
             8, 0.5, {"cached_prior": CachedPrior(weight=weight), "overdriven_prior": OverdrivenPrior()}
