@@ -44,8 +44,8 @@ training seeds, one noise seed. The learning rate is the one of three with the p
 strength on `clothing`, one training seed each (`docs/evidence/learning-rate.json`; 5e-4 is the lowest that was tried),
 and all arms have it. Mean, and [every seed]. “Equally strong”: read off the curves (checkpoints and weights) in each
 seed at the concept strength of the weaker of the two as shipped, within 5 %; a seed where the other's curve does not
-come by there is “–”. Seconds are by the clock of a machine that did other work too, and was stopped for most of an hour
-during `style`. Raw numbers: `docs/evidence/`."""
+come by there is “–”. Seconds are by the clock of a machine that did other work too, and was stopped for
+parts of `style` and `small`. Raw numbers: `docs/evidence/`."""
 VALIDATION, RATES = "clothing", (5e-4, 1e-3, 2e-3)
 
 AT_ONCE = 2

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tenuto.adapters.adapter import Adapter, AdapterSettings
 from tenuto.families.base import Base
-from tenuto.families.meter import Meter, bytes_of, tensors_of, weightless
+from tenuto.families.meter import META, Meter, bytes_of, tensors_of, weightless
 from tenuto.project import make_project
 from tenuto.regularizers.catalogue import REGULARIZERS
 from tenuto.training.rows import Row
@@ -94,6 +94,17 @@ def test_a_meter_counts_what_is_alive() -> None:
     assert meter.now == 256 * 4
     assert meter.peak == (256 + 512 + 1) * 4
     assert len(kept) == 2
+
+
+def test_equal_numbers_of_other_kinds_make_other_tensors() -> None:
+    """What was asked once is remembered; True, 1 and 1.0 are different questions."""
+    full = torch.ops.aten.full.default
+    held = []
+    for value in (True, 1, 1.0, True):
+        with Meter() as meter:
+            full([1000], value, device=META)
+        held.append(meter.peak)
+    assert held == [1000, 8000, 4000, 1000]
 
 
 def ready(folder: Path, tiny: Path, **training: Any) -> Prepared:

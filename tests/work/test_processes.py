@@ -7,7 +7,9 @@ import signal
 import subprocess
 import sys
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -19,6 +21,7 @@ from tenuto.evaluation.sweep import SweepResult
 from tenuto.events import Event
 from tenuto.words import Stopped, TenutoError
 from tenuto.work.processes import SideBySide
+from tenuto.work.tasks import Task
 from tests.children import running, said
 from tests.cli.test_commands import call
 from tests.jobs import COMPARISON, plain_pictures, until
@@ -64,10 +67,19 @@ def test_a_sweep_at_once_is_the_sequential_one(
     tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ask = {"seeds": [3], "arms": {"none": {"regularizers": {}}, "held": {}}}
+    used: list[tuple[int, int]] = []
+    send = SideBySide.__call__
+
+    def sent(self: SideBySide, tasks: Sequence[Task[Any]], *more: Any) -> list[Any]:
+        used.append((self._at_once, len(tasks)))
+        return send(self, tasks, *more)
+
+    monkeypatch.setattr(SideBySide, "__call__", sent)
     for name, more in (("alone", ()), ("both", ("--at-once", "2"))):
         monkeypatch.chdir(write(tmp_path / name, tiny_folder, ask).parent)
         status, _, errors = call("sweep", "ask.toml", "--out", "out", *more)
         assert status == 0, errors
+    assert used == [(2, 1), (2, 2), (2, 1), (2, 1)], "the prior set, two trainings, the reference arm, the other arm"
     results = [
         SweepResult.load(tmp_path / name / "out" / "sweep.json").concepts["c"].arms for name in ("alone", "both")
     ]

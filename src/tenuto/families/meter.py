@@ -67,6 +67,13 @@ class Shaped(NamedTuple):
     dtype: torch.dtype
 
 
+class Other(NamedTuple):
+    """Anything else: 1, 1.0 and True are equal, and make different tensors."""
+
+    kind: type
+    value: Any
+
+
 class _HasNumbersError(Exception):
     """A tensor of another device: its numbers may decide on the answer."""
 
@@ -104,14 +111,14 @@ def _shaped(value: Any) -> Any:
         if value.device != META:
             raise _HasNumbersError
         return Shaped(tuple(value.shape), value.stride(), value.dtype)
-    return tuple(map(_shaped, value)) if isinstance(value, tuple | list) else value
+    return tuple(map(_shaped, value)) if isinstance(value, tuple | list) else Other(type(value), value)
 
 
-def _anew(value: Any) -> Any:
-    """New tensors of these shapes."""
-    if isinstance(value, Shaped):
-        return torch.empty_strided(value.shape, value.stride, dtype=value.dtype, device=META)
-    return tuple(map(_anew, value)) if isinstance(value, tuple) else value
+def _anew(shaped: Any) -> Any:
+    """The same with new tensors."""
+    if isinstance(shaped, Shaped):
+        return torch.empty_strided(shaped.shape, shaped.stride, dtype=shaped.dtype, device=META)
+    return shaped.value if isinstance(shaped, Other) else tuple(map(_anew, shaped))
 
 
 def weightless(base: Base, dtype: torch.dtype | None = None) -> Base:
