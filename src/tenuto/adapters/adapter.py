@@ -65,6 +65,11 @@ class AdapterSettings(Settings):
         return (not self.only or _matches(layer, self.only)) and not _matches(layer, self.skip)
 
 
+def is_adapted(base: Base) -> bool:
+    """Whether any adapter lies on it."""
+    return any(isinstance(layer, BaseTunerLayer) for module in base.modules().values() for layer in module.modules())
+
+
 class Adapter:
     """Layers on one base. Make with `attach`, end with `detach`."""
 

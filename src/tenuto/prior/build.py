@@ -11,9 +11,9 @@ import time
 from collections.abc import Callable, Sequence
 
 import torch
-from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor
 
+from tenuto.adapters.adapter import is_adapted
 from tenuto.events import Listener, note, progress, silent, warn
 from tenuto.families.base import Base
 from tenuto.families.sampling import SamplerSettings, SamplingStopped
@@ -216,7 +216,7 @@ def _tell_made_elsewhere(images: Sequence[PriorImage], base: Base, rows: int, li
 
 
 def _refuse_adapter(base: Base) -> None:
-    if any(isinstance(layer, BaseTunerLayer) for module in base.modules().values() for layer in module.modules()):
+    if is_adapted(base):
         raise TenutoError("a prior set is made by the base alone, and an adapter is attached; detach it first")
 
 

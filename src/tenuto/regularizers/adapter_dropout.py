@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from typing import Any, Literal, cast, final
 
 import torch
-from peft.tuners.lora import LoraLayer
 from pydantic import Field
 from torch import nn
 
@@ -56,7 +55,7 @@ class AdapterDropout(Regularizer):
         handles = []
         try:
             for name, layer in adapter.layers().items():
-                inner: nn.Linear | nn.Conv2d = cast(LoraLayer, layer).lora_A[NAME]
+                inner: nn.Linear | nn.Conv2d = cast(Any, layer).lora_A[NAME]
                 handles.append(self._drop(inner, chance, drawn[name]))
             yield
         finally:
