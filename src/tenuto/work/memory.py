@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from math import ceil
 from typing import TYPE_CHECKING, Any, cast
+from weakref import WeakKeyDictionary
 
 import psutil
 import torch
@@ -43,6 +44,10 @@ SAVINGS: tuple[dict[str, Any], ...] = (
 )
 """Settings that need less memory, in the order in which they are tried, each on top of those before it: the first costs
 least."""
+
+
+TWINS: WeakKeyDictionary[Base, dict[torch.dtype, Base]] = WeakKeyDictionary()
+"""What it is counted on: of every open base, copies without weights, by number type."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +85,6 @@ class Memory:
     prepared: Prepared
     precisions: Mapping[str, torch.dtype]
     """training.precision -> number type of the base."""
-    _twins: dict[str, Base] = field(default_factory=dict)
     _needs: dict[TrainingSettings, Need] = field(default_factory=dict)
 
     @property
@@ -142,9 +146,11 @@ class Memory:
             adapter.detach()
 
     def _twin(self, precision: str) -> Base:
-        if precision not in self._twins:
-            self._twins[precision] = weightless(self.prepared.base, self.precisions[precision])
-        return self._twins[precision]
+        base, dtype = self.prepared.base, self.precisions[precision]
+        twins = TWINS.setdefault(base, {})
+        if dtype not in twins:
+            twins[dtype] = weightless(base, dtype)
+        return twins[dtype]
 
     def _rows(self, base: Base) -> Iterator[Row]:
         """The rows of one update, all in the largest bucket and as long as the longest caption."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import ceil
 from pathlib import Path
@@ -26,7 +26,7 @@ from tenuto.families.survey import same_layers
 from tenuto.prior.audit import AuditReport, ConceptPlan, TrainingPlan, audit
 from tenuto.prior.plan import PriorPlan, plan_prior
 from tenuto.prior.prompts import PriorPrompt, derive_prompts, partial_filters
-from tenuto.project import ConceptSettings, Project
+from tenuto.project import BaseSettings, ConceptSettings, Project
 from tenuto.words import TenutoError
 from tenuto.work.memory import Memory
 from tenuto.work.needs import lacks, shipping
@@ -83,19 +83,40 @@ def length_of(project: Project) -> dict[str, int]:
     return {"epochs": training.epochs or DEFAULT_EPOCHS}
 
 
-def prepare(project: Project, listener: Listener = silent) -> Prepared:
+def open_as(asked: BaseSettings, precision: str) -> Base:
+    """The checkpoint as a project wants it. Raises TenutoError."""
+    return open_base(
+        asked.model,
+        device=asked.device,
+        dtype=PRECISIONS[precision],
+        vae=asked.vae,
+        clip_skip=asked.clip_skip,
+        prediction=asked.prediction,
+        zero_terminal_snr=asked.zero_terminal_snr,
+    )
+
+
+class KeptOpen:
+    """For one project after another: the checkpoint that was asked for last stays open, and never two do."""
+
+    def __init__(self) -> None:
+        self._asked: tuple[BaseSettings, str] | None = None
+        self._base: Base | None = None
+
+    def __call__(self, asked: BaseSettings, precision: str) -> Base:
+        if self._base is None or self._asked != (asked, precision):
+            self._base = None
+            self._base, self._asked = open_as(asked, precision), (asked, precision)
+        return self._base
+
+
+def prepare(
+    project: Project, listener: Listener = silent, opened: Callable[[BaseSettings, str], Base] = open_as
+) -> Prepared:
     """Open the base, read pictures and captions, derive prompts, plan the prior set. Raises TenutoError."""
     project.training.optimizer.check()
     stage(listener, f"opening {project.base.model}")
-    base = open_base(
-        project.base.model,
-        device=project.base.device,
-        dtype=PRECISIONS[project.training.precision],
-        vae=project.base.vae,
-        clip_skip=project.base.clip_skip,
-        prediction=project.base.prediction,
-        zero_terminal_snr=project.base.zero_terminal_snr,
-    )
+    base = opened(project.base, project.training.precision)
     for text in base.notes:
         note(listener, text)
     check_settings(project.comparison)

@@ -14,7 +14,7 @@ from tenuto.events import Listener, note, silent, stage, warn
 from tenuto.project import Project
 from tenuto.words import TenutoError
 from tenuto.work.compare import MeasureTask, arm_of, asked, measure, read_plan, readers_of
-from tenuto.work.prepare import audited, prepare
+from tenuto.work.prepare import KeptOpen, audited, prepare
 from tenuto.work.prior import build_controller, build_prior, open_store
 from tenuto.work.sweep_file import Sweep, SweepArm
 from tenuto.work.tasks import NEVER, Runner, Stop, in_sequence
@@ -65,12 +65,13 @@ class ArmPlan:
 
 def plan_sweep(sweep: Sweep, listener: Listener = silent) -> list[ArmPlan]:
     """Read everything that every arm needs and audit it. Raises TenutoError before any work."""
-    return [_plan(sweep.name, arm, listener) for arm in sweep.arms]
+    opened = KeptOpen()
+    return [_plan(sweep.name, arm, listener, opened) for arm in sweep.arms]
 
 
-def _plan(name: str, arm: SweepArm, listener: Listener) -> ArmPlan:
+def _plan(name: str, arm: SweepArm, listener: Listener, opened: KeptOpen) -> ArmPlan:
     try:
-        prepared = prepare(arm.project, listener)
+        prepared = prepare(arm.project, listener, opened)
         report = audited(prepared)
         if report.errors:
             raise TenutoError(str(report.errors[0]))
