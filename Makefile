@@ -2,9 +2,9 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
-TESTS = $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder --ignore tests/cluster && $(BIN)/python -m pytest tests/cluster
+TESTS = $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder --ignore tests/cluster
 
-.PHONY: install demo test check evidence leaderboard article prior-bench bench big endure docs docs-check clean
+.PHONY: install demo test test-whole check evidence leaderboard article prior-bench bench big endure docs docs-check clean
 
 install: .venv/installed
 
@@ -18,15 +18,19 @@ install: .venv/installed
 demo: install      ## base | plain | held on the checkpoint that ships: runs/demo/report.html
 	$(BIN)/tenuto demo
 
-test: install      ## what CI runs
-	$(TESTS)   # three files at a time, for two cores: many wait for processes of theirs; Ray wants the machine for itself
+test: install      ## all but whole jobs; three files at a time, for two cores: some wait for processes of theirs
+	$(TESTS) -m "not slow and not whole"
 
-check: install     ## format, lint, types, import order, tests
+test-whole: install  ## whole jobs: the page in Chromium, sweeps, several processes; then Ray, which wants the machine for itself
+	$(TESTS) -m "whole and not slow"
+	$(BIN)/python -m pytest tests/cluster
+
+check: install     ## format, lint, types, import order, all tests
 	$(BIN)/ruff format --check src tests tools benchmarks
 	$(BIN)/ruff check src tests tools benchmarks
 	$(BIN)/lint-imports
 	$(BIN)/mypy
-	$(TESTS)
+	$(MAKE) test test-whole
 
 evidence: install  ## the full table, hours; goes on where it was stopped
 	$(BIN)/python -m benchmarks.evidence

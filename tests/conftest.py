@@ -13,23 +13,35 @@ from tenuto.families.checkpoints import open_base
 from tests.tiny import tiny_sd_folder, tiny_sdxl_folder
 
 torch.set_num_threads(1)
-LONG = (
+WHOLE = (
     "work/test_sweep.py",
     "web/test_walk.py",
+    "test_article.py",
     "work/test_processes.py",
-    "cli/test_ranks.py",
-    "cli/test_commands.py",
     "web/test_jobs.py",
-    "test_killed.py",
+    "test_single_file_jobs.py",
+    "cli/test_ranks.py",
     "test_pocket_job.py",
     "docs/test_site.py",
+    "training/test_soak.py",
+    "test_leaderboard.py",
+    "cluster/",
 )
-"""Files of few tests that take long: whole jobs, processes of their own."""
+"""Marked `whole`: whole jobs, with processes, a browser or a cluster of their own (`make test-whole`)."""
+LONG = (*WHOLE, "regularizers/test_contract.py", "cli/test_commands.py", "test_killed.py")
+"""Files that take long."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """They begin first, so that none of them is left for one of two workers at the end."""
-    items.sort(key=lambda item: not item.nodeid.removeprefix("tests/").startswith(LONG))
+    """The long ones begin first, so that none of them is left for one worker at the end."""
+    for item in items:
+        if _of(item).startswith(WHOLE):
+            item.add_marker("whole")
+    items.sort(key=lambda item: not _of(item).startswith(LONG))
+
+
+def _of(item: pytest.Item) -> str:
+    return item.nodeid.removeprefix("tests/")
 
 
 @pytest.fixture(scope="session", autouse=True)
