@@ -1,5 +1,5 @@
 // The Compare tab: two arms under one slider, and the weight strip.
-import { $, $$, element } from "./app.js";
+import { $, $$, element } from "./shared.js";
 
 export function startCompare() {
   startBeforeAfter();

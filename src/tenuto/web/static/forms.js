@@ -1,5 +1,5 @@
 // The settings form, the three numbers of the prior with their cost, the search boxes, the import.
-import { $, $$, element, say, send } from "./app.js";
+import { $, $$, element, say, send } from "./shared.js";
 
 export function startForms() {
   startSettings();

@@ -1,5 +1,5 @@
 // The run as it goes: asked for every two seconds, drawn from what lies on disk. A server that is away is waited for.
-import { $, $$, element, say, send, ask } from "./app.js";
+import { $, $$, element, say, send, ask } from "./shared.js";
 
 const WORDS = {
   waiting: "Waiting in the queue",

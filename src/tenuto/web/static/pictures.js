@@ -1,5 +1,5 @@
 // The Pictures tab: filter by tag, look at one picture and mend its caption, change many at once.
-import { $, $$, element, send } from "./app.js";
+import { $, $$, element, send } from "./shared.js";
 
 export function startPictures() {
   const box = $("[data-cards]");
