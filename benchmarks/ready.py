@@ -45,6 +45,8 @@ class Way(NamedTuple):
     methods: Mapping[str, Regularizer] = {}
     training: Mapping[str, Any] = {}
     """Training settings of its own."""
+    steps: int = SETTINGS["prior"]["sampler"]["steps"]
+    """Steps of each prior image."""
 
 
 def project_on(
@@ -54,7 +56,12 @@ def project_on(
     table = {
         **SETTINGS,
         "concepts": [concept_table(name, folder.absolute() / name)],
-        "prior": {**SETTINGS["prior"], "per_image": way.per_image, "ratio": way.ratio},
+        "prior": {
+            **SETTINGS["prior"],
+            "per_image": way.per_image,
+            "ratio": way.ratio,
+            "sampler": {**SETTINGS["prior"]["sampler"], "steps": way.steps},
+        },
         "training": {**SETTINGS["training"], "adapter": ADAPTER, **training, **way.training},
         "comparison": {**comparison, "concept_groups": concept_groups(name)},
         "regularizers": dict(way.methods),
