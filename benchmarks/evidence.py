@@ -71,8 +71,7 @@ MORE_ARMS: dict[str, dict[str, Way]] = {
         for weight in (1.0, 0.3)
     },
 }
-"""Of some sets: what holding costs, at its least; at weight 1 a style is not learned; clothing is what the article turns
-up to 3."""
+"""Of some sets. At weight 1 a style is not learned; clothing is what the article turns up to 3."""
 COMPARISON: dict[str, Any] = {
     "seeds": [0],
     "prompts": 5,
