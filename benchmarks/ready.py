@@ -45,7 +45,7 @@ class Way(NamedTuple):
     methods: Mapping[str, Regularizer] = {}
     training: Mapping[str, Any] = {}
     """Training settings of its own."""
-    steps: int = SETTINGS["prior"]["sampler"]["steps"]
+    steps: int = 16
     """Steps of each prior image."""
 
 
