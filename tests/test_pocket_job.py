@@ -7,11 +7,12 @@ from typing import Any
 
 import tomli_w
 
-from tenuto.cli.demo import SETTINGS, concept_groups, write_set
+from tenuto.cli.demo import SETTINGS, concept_groups, write_demo, write_set
 from tenuto.evaluation.record import Comparison
 from tenuto.pocket.concepts import CONCEPTS
 from tenuto.project import load_project
 from tenuto.work.compare import run_project
+from tenuto.work.prepare import audited, prepare
 
 NAME = "head-in-a-jar"
 SMALL: dict[str, Any] = {
@@ -32,6 +33,15 @@ SMALL: dict[str, Any] = {
         "concept_groups": concept_groups(NAME),
     },
 }
+
+
+def test_the_demo_warns_of_nothing_and_costs_little(tmp_path: Path) -> None:
+    prepared = prepare(load_project(write_demo(tmp_path)))
+    report = audited(prepared)
+    assert (report.errors, report.warnings) == ((), ())
+    rows = prepared.project.training.steps * prepared.project.training.batch
+    prior_rows = rows * prepared.ratios[NAME]
+    assert prepared.plan.forwards + 2 * prior_rows < 0.25 * 2 * rows
 
 
 def test_every_number_of_the_comparison(tmp_path: Path) -> None:

@@ -58,6 +58,17 @@ SETTINGS: dict[str, Any] = {
 
 def run_demo(out: Path, listener: Listener, stop: Callable[[], bool]) -> Path:
     """Write the demo's pictures and project file, say what it will cost, and run it. Returns the report."""
+    file = write_demo(out)
+    text = (
+        "demo: one concept, plain against held, three training seeds each, then the comparison. Two CPU cores need "
+        "some minutes. Ctrl-C stops, the same command goes on."
+    )
+    listener(Event("note", {"text": text}))
+    return run_project(load_project(file), out, listener, stop)[0]
+
+
+def write_demo(out: Path) -> Path:
+    """The demo's pictures and its project file, which is returned."""
     write_set(DEMO, out / "data", PICTURES)
     shutil.copy(SECOND_LORA, out / "data")
     file = out / "project.toml"
@@ -68,12 +79,7 @@ def run_demo(out: Path, listener: Listener, stop: Callable[[], bool]) -> Path:
     }
     concepts = [concept_table(DEMO, Path("data"))]
     write_text(file, tomli_w.dumps(SETTINGS | {"concepts": concepts, "comparison": comparison}))
-    text = (
-        "demo: one concept, plain against held, three training seeds each, then the comparison. Two CPU cores need "
-        "some minutes. Ctrl-C stops, the same command goes on."
-    )
-    listener(Event("note", {"text": text}))
-    return run_project(load_project(file), out, listener, stop)[0]
+    return file
 
 
 def write_set(name: str, folder: Path, count: int | None = None) -> None:

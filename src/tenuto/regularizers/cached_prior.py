@@ -26,8 +26,8 @@ class CachedPrior(Distilled):
     A share of the rows is fresh: noise on the finished prior image and the base asked anew, which fills the gaps
     between the sampler's steps. A share of the kept ones is held without the prompt: what guidance multiplies.
 
-    When   always, but for styles: begin with this one, at weight 0.1 and a ratio of 0.1, for a third more work than a
-           plain LoRA's or less. Towards weight 1 and a ratio of 0.5 it holds some four times as well, and learns slower.
+    When   always, but for styles: begin with this one, at weight 0.1 and a ratio of 0.1, for a quarter more work than a
+           plain LoRA's. Towards weight 1 and a ratio of 0.5 it holds some four times as well, at three times the work.
     Paper  our own; relatives are Drift Correction, arXiv:2410.14159, and dark experience replay, arXiv:2004.07211.
     Cost   per prior row one forward and backward; fresh ones also one forward of the base. States cost nothing to make
            and, each, three latents in half precision on disk.
