@@ -16,7 +16,7 @@ UNUSED = "bitsandbytes"
 def imported() -> Iterator[None]:
     """Inside the block that library is not there, and nobody looks for garbage, of which imports make none.
 
-    Together a fifth of what a process does before its first work.
+    Together a sixth of what a process does before its first work.
     """
     hidden, collecting = UNUSED not in sys.modules, gc.isenabled()
     gc.disable()

@@ -19,6 +19,8 @@ from tenuto.evaluation.answers import Answers
 from tenuto.evaluation.sweep import SweepResult
 from tenuto.evaluation.sweep_page import table_of
 from tenuto.events import Listener
+from tenuto.families.base import Base
+from tenuto.families.checkpoints import open_base
 from tenuto.words import Stopped, TenutoError
 from tenuto.work.sweep import PriorTask, plan_sweep, run_sweep
 from tenuto.work.sweep_file import load_sweep
@@ -172,6 +174,22 @@ def test_from_file_to_page(tiny_folder: Path, tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr("tenuto.training.loop.Run.learn", never)
     monkeypatch.setattr(Answers, "of_base", never)
     assert run_sweep(sweep, tmp_path / "out") == result
+
+
+def test_the_checkpoint_is_opened_once_for_arms_of_one_precision(
+    tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[torch.dtype] = []
+
+    def counted(model: str, *, dtype: torch.dtype, **more: Any) -> Base:
+        opened.append(dtype)
+        return open_base(model, dtype=dtype, **more)
+
+    monkeypatch.setattr("tenuto.work.prepare.open_base", counted)
+    arms = {**ASK["arms"], "half": {"training.precision": "bf16"}}
+    plans = plan_sweep(load_sweep(write(tmp_path, tiny_folder, {**ASK, "arms": arms})))
+    assert [plan.arm for plan in plans] == ["none", "many", "half", "weight=4"]
+    assert opened == [torch.float32, torch.bfloat16, torch.float32], "none beside another"
 
 
 def test_stopping_between_tasks(tmp_path: Path) -> None:
