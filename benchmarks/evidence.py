@@ -1,6 +1,6 @@
 """The full table: every ready set, plain against held, three training seeds.
 
-    python -m benchmarks.evidence [--only NAME]
+    python -m benchmarks.evidence [--only NAME] [--more]
 
 The plain LoRA is no straw man: of three learning rates it gets the one with the least drift at equal concept strength
 on a validation concept (`clothing`), and the held arms get the same one. It goes on where it was stopped; what is
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -36,7 +36,7 @@ from tenuto.work.sweep import run_sweep
 
 RUNS, RESULTS, PAGE = Path("runs/evidence"), Path("docs/evidence"), Path("docs/evidence.md")
 ABOUT = """```sh
-python -m benchmarks.evidence        # make evidence
+python -m benchmarks.evidence        # make evidence; --more: some sets' further arms
 ```
 
 Ready sets of twelve pictures on pocket: rank 8 on attention, feed-forward and convolutions, 240 updates of 4, three
@@ -71,7 +71,7 @@ MORE_ARMS: dict[str, dict[str, Way]] = {
         for weight in (1.0, 0.3)
     },
 }
-"""Of some sets. At weight 1 a style is not learned; clothing is what the article turns up to 3."""
+"""Of some sets, when asked for. At weight 1 a style is not learned; clothing is what the article turns up to 3."""
 COMPARISON: dict[str, Any] = {
     "seeds": [0],
     "prompts": 5,
@@ -106,7 +106,10 @@ def measure_rates(screen: Listener, stop: Callable[[], bool]) -> None:
     write_json(RATES_FILE, {"level": level, "rates": rates})
 
 
-def main(only: Annotated[list[str] | None, typer.Option(help="Just these ready sets.")] = None) -> None:
+def main(
+    only: Annotated[list[str] | None, typer.Option(help="Just these ready sets.")] = None,
+    more: Annotated[bool, typer.Option(help="Some sets' further arms too.")] = False,
+) -> None:
     """Hours on two CPU cores; Ctrl-C and the same command go on. Delete a set's JSON to measure it anew."""
     with guarded() as stop, Screen() as screen:
         if not RATES_FILE.is_file():
@@ -114,7 +117,7 @@ def main(only: Annotated[list[str] | None, typer.Option(help="Just these ready s
         rate = best_rate()
         for name in only or CONCEPTS:
             if not _numbers(name).is_file():
-                _measure(name, rate, screen, stop)
+                _measure(name, ARMS | MORE_ARMS.get(name, {}) if more else ARMS, rate, screen, stop)
             there = {own: Comparison.load(_numbers(own)) for own in CONCEPTS if _numbers(own).is_file()}
             write_page(there, PAGE, ABOUT, VALIDATION)
 
@@ -123,9 +126,8 @@ def _numbers(name: str) -> Path:
     return RESULTS / f"{name}.json"
 
 
-def _measure(name: str, rate: float, screen: Listener, stop: Callable[[], bool]) -> None:
+def _measure(name: str, ways: Mapping[str, Way], rate: float, screen: Listener, stop: Callable[[], bool]) -> None:
     chosen = {"optimizer": {"lr": rate}}
-    ways = ARMS | MORE_ARMS.get(name, {})
     sweep = sweep_on(name, ways, RUNS / "data", COMPARISON, training=chosen, about=f"{name}: plain against held")
     place = RUNS / name / f"{rate:g}"
     comparison = place / run_sweep(sweep, place, screen, stop, SideBySide(AT_ONCE)).concepts[name].folder
