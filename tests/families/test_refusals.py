@@ -171,6 +171,16 @@ def test_files_with_other_endings(tmp_path: Path) -> None:
         find_base("models/missing.safetensors")
 
 
+@pytest.mark.parametrize("part", ["unet", "vae", "text_encoder"])
+def test_a_quantised_folder(part: str, tmp_path: Path) -> None:
+    config = tiny_sd_folder(tmp_path / "sd") / part / "config.json"
+    told = {"quant_method": "bitsandbytes", "load_in_8bit": True}
+    config.write_text(json.dumps({**json.loads(config.read_text()), "quantization_config": told}))
+    with pytest.raises(TenutoError, match=f"{part}: quantised, .* give the checkpoint") as error:
+        open_base(str(tmp_path / "sd"), device="cpu")
+    assert "\n" not in str(error.value)
+
+
 def test_a_damaged_or_wrong_autoencoder_is_named(folder: Path, tensors: Tensors, tmp_path: Path) -> None:
     (tmp_path / "vae.safetensors").write_text("<html>")
     with pytest.raises(TenutoError, match=r"vae\.safetensors: a web page"):

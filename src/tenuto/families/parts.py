@@ -20,6 +20,7 @@ COUNTS = ("num_hidden_layers", "layers_per_block", "transformer_layers_per_block
 
 def load_part(kind: Any, folder: Path, **precision: torch.dtype) -> Any:
     """Refuses a file that lacks weights: the libraries would go on with random ones."""
+    _refuse_quantised(folder)
     _refuse_endless(folder)
     variant = "fp16" if any(".fp16" in path.name for path in weight_files(folder)) else None
     model, info = kind.from_pretrained(
@@ -30,6 +31,14 @@ def load_part(kind: Any, folder: Path, **precision: torch.dtype) -> Any:
             f"{folder}: {len(missing)} weights are missing, first {missing[0]}; download the checkpoint again"
         )
     return model
+
+
+def _refuse_quantised(folder: Path) -> None:
+    """The libraries would ask for one of their own (`lightly.py`), or for a GPU."""
+    if "quantization_config" in read_json(folder / "config.json"):
+        raise TenutoError(
+            f"{folder}: quantised, and tenuto trains on whole weights; give the checkpoint that it was made from"
+        )
 
 
 def _refuse_endless(folder: Path) -> None:
