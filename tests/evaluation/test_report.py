@@ -67,6 +67,16 @@ def test_verdict_admits_doubt_and_missing_seeds() -> None:
     assert any("no difference" in text for text in found.caveats)
 
 
+@pytest.mark.parametrize(("held", "told"), [(0.79, False), (0.81, False), (0.78, True), (0.4, True)])
+def test_verdict_says_when_the_held_concept_is_weaker_than_the_tolerance(held: float, told: bool) -> None:
+    found = verdict(arms((1, 0.3), (0.8, held)).model_copy(update={"matched": [_met_below()]}))
+    assert any("weaker as trained" in text for text in found.caveats) is told
+
+
+def _met_below() -> Ratio:
+    return ratio(0.3, seeds=(0.3,)).model_copy(update={"level": "weaker"})
+
+
 def test_verdict_when_held_never_gets_there() -> None:
     points = {
         arm: [Point(step=1, strength=1.0, seed=0, concept=c, drift=1.0)] for arm, c in (("plain", 0.8), ("held", 0.4))

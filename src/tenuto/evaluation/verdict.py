@@ -34,7 +34,7 @@ def verdict(comparison: Comparison) -> Verdict:
     best = _reached(comparison, "drift")
     if best is not None and best.mean is not None:
         wanted, bakes = len(best.per_seed), _reached(comparison, "bake", best.level)
-        if best.level != "plain" and _weaker(held, plain):
+        if best.level != "plain" and _weaker(held, plain, best.tolerance):
             caveats.append(
                 "The held LoRA's concept is weaker as trained; it is compared with the plain LoRA where that one is as "
                 "weak, turned down or stopped early."
@@ -75,9 +75,10 @@ def verdict(comparison: Comparison) -> Verdict:
     return _sentence(ratio, None, "As trained, the held LoRA", caveats)
 
 
-def _weaker(one: ArmNumbers, other: ArmNumbers) -> bool:
-    strengths = mean_of(one, "concept_strength"), mean_of(other, "concept_strength")
-    return strengths[0] is not None and strengths[1] is not None and strengths[0] < strengths[1]
+def _weaker(one: ArmNumbers, other: ArmNumbers, tolerance: float) -> bool:
+    """Whether its concept is weaker by more than counts as the same."""
+    own, its = mean_of(one, "concept_strength"), mean_of(other, "concept_strength")
+    return own is not None and its is not None and own < (1 - tolerance) * its
 
 
 def _reached(comparison: Comparison, quantity: Quantity, level: Level | None = None) -> Ratio | None:
