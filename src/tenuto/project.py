@@ -27,6 +27,7 @@ from pydantic_core import ErrorDetails
 
 from tenuto.data.buckets import BucketSettings
 from tenuto.data.dataset import VariationSettings
+from tenuto.data.images import colour
 from tenuto.evaluation.settings import ComparisonSettings
 from tenuto.families.prediction import Told
 from tenuto.families.sampling import SamplerSettings
@@ -129,13 +130,25 @@ class DataSettings(Settings):
     variation: VariationSettings = VariationSettings()
     """How rows vary from visit to visit."""
     background: str = "white"
-    """The colour that transparency is flattened on."""
+    """The colour that transparency is flattened on: a CSS name or #rrggbb."""
     alpha: Literal["flatten", "mask"] = "flatten"
-    """What transparency means: only a background, or also how much each place counts in the instance loss."""
+    """What transparency means: nothing but the background, or how much each place counts in the instance loss; the
+    picture then keeps the colours that it has there."""
     caption_extension: str = ".txt"
     """Extension of the caption files."""
     validation: float = Field(0.0, ge=0.0, lt=1.0)
     """Share of the pictures that is set aside, never trained on."""
+
+    @property
+    def ground(self) -> str | None:
+        """What the transparent parts of the instance pictures are laid on; None: they keep their colours."""
+        return None if self.alpha == "mask" else self.background
+
+    @field_validator("background")
+    @classmethod
+    def _is_a_colour(cls, value: str) -> str:
+        colour(value)
+        return value
 
     @field_validator("caption_extension")
     @classmethod

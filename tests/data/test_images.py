@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from tenuto.data.images import EXTENSIONS, ImageSettings, fit, image_size, look_of, read_image, read_mask
+from tenuto.data.images import EXTENSIONS, colour, fit, image_size, look_of, read_image, read_mask
 from tenuto.words import Size, TenutoError
 
 
@@ -52,6 +52,7 @@ def test_alpha_is_laid_on_the_stated_colour(tmp_path: Path) -> None:
     Image.fromarray(pixels).save(tmp_path / "a.png")
     assert read_image(tmp_path / "a.png", "#ff0000").getpixel((0, 0)) == (255, 0, 0)
     assert read_image(tmp_path / "a.png").getpixel((0, 0)) == (255, 255, 255)
+    assert read_image(tmp_path / "a.png", None).getpixel((0, 0)) == (9, 9, 9)
     mask = read_mask(tmp_path / "a.png", Size(32, 32))
     assert mask is not None
     assert mask.shape == (1, 32, 32)
@@ -67,7 +68,7 @@ def test_sixteen_bits_are_scaled_not_clipped(tmp_path: Path) -> None:
 
 def test_no_colour() -> None:
     with pytest.raises(ValueError, match="no colour"):
-        ImageSettings(background="blurple")
+        colour("blurple")
 
 
 def test_fit_keeps_shapes() -> None:

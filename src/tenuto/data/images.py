@@ -10,15 +10,13 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
 from PIL import Image, ImageColor, UnidentifiedImageError, features
-from pydantic import field_validator
 from torch import Tensor
 
-from tenuto.words import Settings, Size, TenutoError
+from tenuto.words import Size, TenutoError
 
 FORMATS = ["PNG", "JPEG", "WEBP", "BMP"] + (["AVIF"] if features.check("avif") else [])
 """What Pillow may try; everything else is refused unread."""
@@ -41,21 +39,6 @@ UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 """EXIF orientation -> what sets the picture upright."""
-
-
-class ImageSettings(Settings):
-    """How pictures are read."""
-
-    background: str = "white"
-    """Colour that transparent parts are laid on: a CSS name or #rrggbb."""
-    alpha: Literal["flatten", "mask"] = "flatten"
-    """What transparency means: only a background, or also how much each place counts in the loss."""
-
-    @field_validator("background")
-    @classmethod
-    def is_a_colour(cls, value: str) -> str:
-        colour(value)
-        return value
 
 
 def colour(name: str) -> tuple[int, int, int]:
@@ -132,11 +115,14 @@ def _upright(path: Path) -> Image.Image:
         return flat.transpose(turn) if turn is not None else flat
 
 
-def read_image(path: Path, background: str = "white") -> Image.Image:
-    """The picture as RGB: upright, its transparent parts laid on `background`; of an animation the first frame."""
+def read_image(path: Path, background: str | None = "white") -> Image.Image:
+    """The picture as RGB: upright, its transparent parts laid on `background`; of an animation the first frame.
+
+    Without a background transparent parts keep the colours that the file holds there.
+    """
     image = _upright(path)
-    if image.mode == "RGB":
-        return image
+    if image.mode == "RGB" or background is None:
+        return image.convert("RGB")
     ground = Image.new("RGBA", image.size, (*colour(background), 255))
     return Image.alpha_composite(ground, image).convert("RGB")
 

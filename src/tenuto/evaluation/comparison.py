@@ -44,7 +44,7 @@ def compare(
     held_out: Sequence[Item] = (),
     test_items: Sequence[Item] = (),
     avoid: Collection[str] = (),
-    background: str = "white",
+    ground: str | None = "white",
     seed: int = 0,
     listener: Listener = silent,
     stop: Callable[[], None] = lambda: None,
@@ -63,7 +63,7 @@ def compare(
     each = max(settings.prompts, -(-settings.drift_prompts // 5))  # five rows near the set
     far = max(settings.prompts, settings.drift_prompts)
     prompts = derive(items, concept, bank, each=each, far=far, seed=seed, avoid=avoid)
-    reader = Reader(bench, settings, concept, prompts, folder, tagger, bank, background, seed, listener, dino, clip)
+    reader = Reader(bench, settings, concept, prompts, folder, tagger, bank, ground, seed, listener, dino, clip)
     numbers: dict[str, ArmNumbers] = {}
     curves: dict[str, list[Point]] = {}
     try:

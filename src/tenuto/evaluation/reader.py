@@ -46,14 +46,14 @@ class Reader:
         folder: Path,
         tagger: Tagger | None,
         bank: Bank,
-        background: str,
+        ground: str | None,
         seed: int,
         listener: Listener,
         dino: Encoder | None = None,
         clip: Reads | None = None,
     ) -> None:
         self.bench, self.settings, self.concept, self.prompts = bench, settings, concept, prompts
-        self.folder, self.tagger, self.bank, self.background = folder, tagger, bank, background
+        self.folder, self.tagger, self.bank, self.ground = folder, tagger, bank, ground
         self.seed, self.listener, self.clip = seed, listener, clip
         self.encoders: dict[str, Encoder] = {name: own for name, own in (("dino", dino), ("clip", clip)) if own}
         if dino is None and isinstance(tagger, Encoder):
@@ -105,7 +105,7 @@ class Reader:
         """Encode the user's pictures for the losses, and let the tagger say what the captions keep silent about."""
         everyone = [*items, *held_out, *test_items]
         self._items_key = hash_text(*(item.id for item in everyone))
-        pixels = {item.id: fit(read_image(item.path, self.background), item.bucket) for item in everyone}
+        pixels = {item.id: fit(read_image(item.path, self.ground), item.bucket) for item in everyone}
         latents = {name: self.bench.encode(value) for name, value in pixels.items()}
         limit = 24  # of the training pictures: enough for a mean
 

@@ -87,8 +87,8 @@ class PriorSource:
 class Latents:
     """Latents of the user's pictures, encoded once per content, bucket and base, kept on disk and in memory."""
 
-    def __init__(self, base: Base, cache: Cache, background: str) -> None:
-        self.base, self.cache, self.background = base, cache, background
+    def __init__(self, base: Base, cache: Cache, ground: str | None) -> None:
+        self.base, self.cache, self.ground = base, cache, ground
         self._recent = lru_cache(maxsize=4096)(self._load)
 
     def __call__(self, item: Item, mirrored: bool = False) -> Tensor:
@@ -96,7 +96,7 @@ class Latents:
 
     def pixels(self, item: Item, mirrored: bool = False) -> Tensor:
         """[3 H W] in -1..1 at the bucket's size."""
-        pixels = fit(read_image(item.path, self.background), item.bucket)
+        pixels = fit(read_image(item.path, self.ground), item.bucket)
         return pixels.flip(-1) if mirrored else pixels
 
     def fill(self, items: Sequence[Item], *, mirrored: bool, listener: Listener, stop: Callable[[], bool]) -> None:
@@ -109,7 +109,7 @@ class Latents:
             progress(listener, "encoding pictures", done, len(wanted))
 
     def _load(self, item: Item, mirrored: bool) -> Tensor:
-        key = key_of("latents", item.content, item.bucket, self.background, mirrored, self.base.hash)
+        key = key_of("latents", item.content, item.bucket, self.ground, mirrored, self.base.hash)
         kept = self.cache.get(key)
         if kept is not None:
             return kept["latents"]

@@ -144,7 +144,7 @@ def measure(
         held_out=[item for item in prepared.validation if item.concept == name],
         test_items=read_folder(project, prepared.base.geometry, images, name)[0] if images else [],
         avoid=avoid,
-        background=project.data.background,
+        ground=project.data.ground,
         seed=project.seed,
         listener=listener,
         stop=lambda: _raise_if(stop()),

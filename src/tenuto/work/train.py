@@ -65,7 +65,7 @@ def train_arm(
     ratios = prepared.ratios if wants_prior else dict.fromkeys(prepared.ratios, 0.0)
     updates = prepared.updates(prior, ratios, training.seed)
     captions = {image.id: image.caption for image in prepared.plan.images}
-    latents = Latents(base, Cache(cache_home() / "latents"), project.data.background)
+    latents = Latents(base, Cache(cache_home() / "latents"), project.data.ground)
     masks = masks_of(project, base)
     if project.training.tensorboard and ranks.first:
         listener = with_tensorboard(listener, training.folder / "tensorboard")
