@@ -32,7 +32,8 @@ def test_a_preset_is_a_project(name: str) -> None:
     project = load_project(path)
     assert path.read_text().startswith("# ")
     assert project.base.model.endswith(".safetensors")
-    assert project.ratios() == {"my-character": 1.0}
+    assert project.ratios() == {"my-character": 0.1}
+    assert project.prior_sampler().steps == 8
     assert (project.base.clip_skip == 2) == (name == "nai")
     assert (project.base.prediction, project.base.zero_terminal_snr) == (
         ("v", True) if name == "noobai-vpred" else ("auto", None)

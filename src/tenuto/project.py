@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import errno
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, Self, Union, get_args, get_origin
@@ -30,10 +30,11 @@ from tenuto.data.dataset import VariationSettings
 from tenuto.data.images import colour
 from tenuto.evaluation.settings import ComparisonSettings
 from tenuto.families.prediction import Told
-from tenuto.families.sampling import SamplerSettings
+from tenuto.families.sampling import SamplerChoice, SamplerSettings
 from tenuto.files import parse_toml
 from tenuto.prior.prompts import PromptSettings
 from tenuto.regularizers.base import Regularizer
+from tenuto.regularizers.cached_prior import CachedPrior
 from tenuto.regularizers.catalogue import REGULARIZERS
 from tenuto.regularizers.prior_preservation import PriorPreservation
 from tenuto.training.settings import TrainingSettings
@@ -73,6 +74,13 @@ class FolderSettings(Settings):
     """Uses per epoch, when used as instance pictures."""
 
 
+class PriorSampler(SamplerChoice):
+    """[prior.sampler]: how prior images are sampled from the base."""
+
+    steps: PositiveInt | None = None
+    """Denoising steps. Unset: 20, or, where every method that uses prior images reads kept states, as many as those."""
+
+
 class PriorSettings(PromptSettings):
     """[prior]: three numbers, never one: how many prior images exist, how often they are drawn, what they count.
 
@@ -81,10 +89,12 @@ class PriorSettings(PromptSettings):
 
     per_image: NonNegativeInt | None = None
     """Pool size: prior images per instance image. Unset: as many as the run draws, so that each is used once (or, where
-    every method that uses them reads kept states, so that each of those is)."""
-    ratio: NonNegativeFloat = 1.0
-    """Prior rows per instance row; any number. Where updates get less than one, each counts more (up to 8 times)."""
-    sampler: SamplerSettings = SamplerSettings()
+    every method that uses them reads kept states, so that each of those is): in a short run fewer than one a picture,
+    of every bucket some."""
+    ratio: NonNegativeFloat | None = None
+    """Prior rows per instance row; any number. Where updates get less than one, each counts more (up to 8 times).
+    Unset: 1, or as many as suit the weight of cached_prior (half of it, from 0.1 to 1)."""
+    sampler: PriorSampler = PriorSampler()
     """How prior images are sampled from the base."""
     seed: int = 0
     """Seed of the prior images. Apart from the run's seed, so that runs share them."""
@@ -178,6 +188,20 @@ def _method(named: Any) -> Any:
     return fields if isinstance(fields, Regularizer) else REGULARIZERS[name].model_validate(fields)
 
 
+def usual_hold(kinds: Iterable[Kind]) -> dict[str, Regularizer]:
+    """What a project that names no regularizer is held by: what was measured to do best (docs/findings.md).
+
+    Every state of a prior image shows how the base draws, so that a style is hardly learned beside kept states.
+    """
+    if "style" in kinds:
+        return {"prior_preservation": PriorPreservation()}
+    return {"cached_prior": CachedPrior()}
+
+
+def _usual(concepts: Sequence[ConceptSettings], prior: PriorSettings | None) -> dict[str, Regularizer]:
+    return {} if prior and prior.ratio == 0 else usual_hold(concept.kind for concept in concepts)
+
+
 class Project(Settings):
     """A whole project."""
 
@@ -190,8 +214,10 @@ class Project(Settings):
     data: DataSettings = DataSettings()
     prior: PriorSettings = PriorSettings()
     regularizers: dict[str, Annotated[SerializeAsAny[Regularizer], BeforeValidator(_method)]] = Field(
-        default={"prior_preservation": PriorPreservation()}
+        default_factory=lambda known: _usual(known.get("concepts", ()), known.get("prior"))
     )
+    """What holds the base. Unset: cached_prior, or prior_preservation where a style is learned; nothing where
+    prior.ratio is 0."""
     training: TrainingSettings = TrainingSettings()
     arms: ArmsSettings = ArmsSettings()
     comparison: ComparisonSettings = ComparisonSettings()
@@ -220,8 +246,21 @@ class Project(Settings):
 
     def ratios(self) -> dict[str, float]:
         """Prior rows per instance row, by concept; 0 for all when no active regularizer wants prior rows."""
-        wanted = any(method.active() and method.needs_prior() for method in self.regularizers.values())
-        return {concept.name: self.prior_of(concept).ratio if wanted else 0.0 for concept in self.concepts}
+        return {concept.name: self.ratio_in(self.prior_of(concept)) for concept in self.concepts}
+
+    def ratio_in(self, prior: PriorSettings) -> float:
+        """Prior rows per instance row under these settings."""
+        usual = max((method.usual_ratio() for method in self._with_prior()), default=0.0)
+        return usual if prior.ratio is None or not usual else prior.ratio
+
+    def sampler(self) -> SamplerSettings:
+        """How pictures are sampled that are looked at."""
+        return SamplerSettings.model_validate(self.prior.sampler.model_dump(exclude_none=True))
+
+    def prior_sampler(self) -> SamplerSettings:
+        """How prior images are sampled: where kept states alone are read, as many steps as those."""
+        kept = self.visits() > 1 and self.prior.sampler.steps is None
+        return self.sampler().model_copy(update={"steps": self.visits()} if kept else {})
 
     def states(self) -> int:
         """How many states of every prior image's path are kept: as many as the method that reads most of them."""
@@ -229,8 +268,10 @@ class Project(Settings):
 
     def visits(self) -> int:
         """Uses that a prior image is good for: 1, or its kept states where every method with prior rows reads those."""
-        own = [method for method in self.regularizers.values() if method.active() and method.needs_prior()]
-        return max(1, min((method.needs_states() for method in own), default=1))
+        return max(1, min((method.needs_states() for method in self._with_prior()), default=1))
+
+    def _with_prior(self) -> list[Regularizer]:
+        return [method for method in self.regularizers.values() if method.active() and method.needs_prior()]
 
     def sensor_states(self) -> int:
         """How many controller states are read; 0: none."""

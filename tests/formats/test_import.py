@@ -262,9 +262,12 @@ def test_methods_are_carried_and_never_push_the_prior_out(
     write_all(tmp_path)
     (tmp_path / "a.sh").write_text(f"train_network.py --train_data_dir=train --network_dim=4 {options}")
     found = import_project(tmp_path / "a.sh", tmp_path)
-    assert found.project["regularizers"] == {method: settings, "prior_preservation": {}}
+    assert found.project["regularizers"] == {method: settings, "cached_prior": {}}
     (tmp_path / "p.toml").write_text(found.to_toml())
-    assert set(load_project(tmp_path / "p.toml").regularizers) == {method, "prior_preservation"}
+    assert set(load_project(tmp_path / "p.toml").regularizers) == {method, "cached_prior"}
+    (tmp_path / "reg").mkdir()
+    (tmp_path / "a.sh").write_text(f"train_network.py --train_data_dir=train --reg_data_dir=reg {options}")
+    assert set(import_project(tmp_path / "a.sh", tmp_path).project["regularizers"]) == {method, "prior_preservation"}
 
 
 def test_what_the_checkpoint_is_told(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from tenuto.data.bank import Bank
 from tenuto.data.dataset import Concept, Item
 from tenuto.data.tags import has_trigger
-from tenuto.prior.prompts import PriorPrompt, PromptSettings, derive_prompts, lint, partial_filters
+from tenuto.prior.prompts import PriorPrompt, PromptSettings, derive_prompts, lint, partial_filters, thinned
 from tenuto.words import Size, TenutoError
 
 EYES = Concept("eyes", trigger="zxq eyes")
@@ -170,6 +170,21 @@ def test_a_larger_pool_keeps_the_smaller() -> None:
     two = derive_prompts(items("a", "b"), EYES, BANK, settings, per_image=2)
     five = derive_prompts(items("a", "b"), EYES, BANK, settings, per_image=5)
     assert [prompt for prompt in five if prompt.copy < 2] == two
+
+
+@given(
+    st.lists(st.sampled_from([64, 96, 128]), min_size=1, max_size=40),
+    st.integers(1, 40),
+)
+def test_a_thinned_pool_keeps_every_bucket_and_its_share(widths: list[int], total: int) -> None:
+    prompts = [PriorPrompt(str(n), str(n), "eyes", Size(width, 64)) for n, width in enumerate(widths)]
+    few = thinned(prompts, min(total, len(prompts)))
+    assert [prompt for prompt in prompts if prompt in few] == few, "in order, each once"
+    assert min(total, len(prompts)) <= len(few) < total + len(set(widths))
+    for width in set(widths):
+        share = sum(prompt.bucket.width == width for prompt in few) / len(few)
+        assert share > 0
+        assert abs(share - widths.count(width) / len(widths)) < len(set(widths)) / len(few)
 
 
 def test_lint() -> None:

@@ -26,8 +26,7 @@ SECOND_LORA = Path(pocket.__file__).with_name("loras") / f"{SECOND}.safetensors"
 SETTINGS: dict[str, Any] = {
     "seed": 0,
     "base": {"model": "pocket"},
-    "prior": {"per_image": 1, "ratio": 0.1, "sampler": {"steps": 8, "guidance": 4.0}},
-    "regularizers": {"cached_prior": {"weight": 0.1}},
+    "prior": {"sampler": {"guidance": 4.0}},
     "arms": {"seeds": [0, 1, 2], "at_once": 2},
     "training": {
         "steps": 240,

@@ -44,17 +44,22 @@ class SamplingStopped(Exception):
     """The caller's `stop` said so between two steps."""
 
 
-class SamplerSettings(Settings):
-    """How pictures are sampled."""
+class SamplerChoice(Settings):
+    """How pictures are sampled, but for the number of steps."""
 
     sampler: Sampler = "dpmpp_2m"
     """dpmpp_2m (DPM-Solver++ 2M), dpmpp_2m_karras, dpmpp_2m_sde, euler, euler_a, ddim or unipc."""
-    steps: PositiveInt = 20
-    """Denoising steps."""
     guidance: NonNegativeFloat = 5.0
     """Classifier-free guidance (arXiv:2207.12598); 1: off, and half the cost."""
     negative: str = ""
     """Negative prompt."""
+
+
+class SamplerSettings(SamplerChoice):
+    """How pictures are sampled."""
+
+    steps: PositiveInt = 20
+    """Denoising steps."""
 
     @property
     def guided(self) -> bool:

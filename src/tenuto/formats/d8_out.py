@@ -47,7 +47,7 @@ def export(own: PriorSet, folder: Path) -> Exported:
 
 
 def _concept(own: PriorSet, concept: ConceptSettings, place: Path, per_image: int) -> dict[str, Any]:
-    sampler = own.project.prior_of(concept).sampler
+    sampler = own.project.sampler()
     return {
         "instance_data_dir": str(Path(concept.images).resolve()),
         "class_data_dir": str(place.resolve()),

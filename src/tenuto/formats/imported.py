@@ -12,7 +12,7 @@ from tenuto.data.captions import caption_path
 from tenuto.data.images import EXTENSIONS
 from tenuto.files import write_text
 from tenuto.formats.sections import dumps
-from tenuto.project import make_project
+from tenuto.project import make_project, usual_hold
 
 Table = dict[str, Any]
 WIDTH = 116
@@ -165,8 +165,16 @@ class Draft:
 
     def done(self) -> Imported:
         """The finished import. Raises TenutoError, naming the source, when no project can be made of it."""
-        if "regularizers" in self.table:  # naming one method leaves out those that are not named
-            self.table["regularizers"].setdefault("prior_preservation", {})
+        self._hold()
         table = {name: self.table[name] for name in ORDER if name in self.table}
         make_project(table, str(self.source))
         return Imported(self.source, self.system, table, tuple(self.carried), tuple(self.left), tuple(self.uncaptioned))
+
+    def _hold(self) -> None:
+        """Reg pictures that were carried are held by as there. Else what a project of ours is held by; it is named
+        where another method is, for naming one leaves out those that are not named."""
+        reg, methods = "ratio" in self.table.get("prior", {}), self.table.get("regularizers", {})
+        if "prior_preservation" not in methods and (reg or methods):
+            kinds = [own.get("kind", "concept") for own in self.table.get("concepts", ())]
+            holds = ["prior_preservation"] if reg else list(usual_hold(kinds))
+            self.table["regularizers"] = methods | {name: {} for name in holds}

@@ -16,6 +16,7 @@ import random
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 from typing import Literal
 
@@ -179,6 +180,18 @@ def derive_prompts(
             removed, added = _difference(source, text)
             prompts.append(PriorPrompt(text, item.id, concept.name, item.bucket, copy, removed, added, words, mode))
     return prompts
+
+
+def thinned(prompts: Sequence[PriorPrompt], total: int) -> list[PriorPrompt]:
+    """About `total` of them, spread evenly: every bucket keeps its share, and at least one."""
+    buckets: dict[Size, list[int]] = {}
+    for number, prompt in enumerate(prompts):
+        buckets.setdefault(prompt.bucket, []).append(number)
+    kept: set[int] = set()
+    for own in buckets.values():
+        share = min(ceil(total * len(own) / len(prompts)), len(own))
+        kept.update(own[place * len(own) // share] for place in range(share))
+    return [prompts[number] for number in sorted(kept)]
 
 
 def read_own_prompts(path: Path | None) -> list[str]:

@@ -131,6 +131,10 @@ class Regularizer(Settings):
         """Whether prior rows should join the updates."""
         return False
 
+    def usual_ratio(self) -> float:
+        """Prior rows per instance row, of one that needs prior rows, where nobody says how many."""
+        return 1.0
+
     def needs_trigger(self) -> bool:
         """Whether it makes no sense without a trigger that can be replaced."""
         return False

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from tenuto.project import ConceptSettings, Project, settings_in
+from tenuto.project import ConceptSettings, Project, settings_in, usual_hold
 from tenuto.regularizers.catalogue import REGULARIZERS
 from tenuto.web.labels import LABELS
 
@@ -88,8 +88,8 @@ def _annotated(name: str) -> type[BaseModel]:
 
 def _methods(table: Mapping[str, Any]) -> Section:
     given = table.get("regularizers")
-    default = Project.model_fields["regularizers"].get_default()
-    there = given if given is not None else {name: {} for name in default}
+    kinds = (own.get("kind", "concept") for own in table.get("concepts", ()))
+    there = given if given is not None else {name: {} for name in usual_hold(kinds)}
     inner = tuple(
         _section(f"regularizers.{name}", method, there.get(name, {}), name, optional=True, there=name in there)
         for name, method in REGULARIZERS.items()

@@ -254,7 +254,7 @@ def _prior_use(prepared: Prepared, held: Done, folder: Path) -> PriorUse:
     )
     return PriorUse(
         pool=plan["pool"],
-        ratio=prepared.project.prior.ratio,
+        ratio=prepared.project.ratio_in(prepared.project.prior),
         weight=weights,
         used=len(plan["used"]),
         draws=plan["prior_rows"],

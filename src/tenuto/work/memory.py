@@ -168,7 +168,7 @@ class Memory:
             yield Row(f"prior {number}", 0, "prior", self.size, bare, chunks, latents)
 
     def _picture(self, base: Base) -> int:
-        rows = 2 if self.prepared.project.prior.sampler.guided else 1
+        rows = 2 if self.prepared.project.prior_sampler().guided else 1
         with torch.no_grad(), fused_attention():
             cond = base.encode_text([self.prepared.items[0].caption] * rows, [self.size] * rows)
             x = torch.zeros(rows, *base.geometry.latent(self.size), device=META)

@@ -26,7 +26,7 @@ def lacks(
     """An error for everything that an active method, or the search for the best LoRA, needs and does not get."""
     active = {name: method for name, method in project.regularizers.items() if method.active()}
     cut = [own.name for own in project.concepts if project.prior_of(own).captions != "full"]
-    silent = not any(project.prior_of(own).ratio for own in project.concepts)
+    silent = all(project.prior_of(own).ratio == 0 for own in project.concepts)
     found: list[Problem] = []
     tuner = tuner_for(project)
     if project.training.best.keep and not validation:
@@ -47,7 +47,14 @@ def lacks(
             found.append(Problem("error", f"regularizers.{name}", what, remedy))
         if method.needs_states() and cut:
             what = f"kept states belong to whole prompts, and concept {cut[0]} cuts them"
-            found.append(Problem("error", f"regularizers.{name}", what, 'set prior.captions = "full"'))
+            found.append(
+                Problem(
+                    "error",
+                    f"regularizers.{name}",
+                    what,
+                    'set prior.captions = "full", or hold with prior_preservation',
+                )
+            )
         if method.needs_trigger() and not any(concept.trigger for concept in concepts):
             found.append(
                 Problem("error", f"regularizers.{name}", "needs a trigger to leave out", "set concepts.trigger")

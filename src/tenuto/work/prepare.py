@@ -25,7 +25,7 @@ from tenuto.families.checkpoints import fetch_base, find_base, open_base
 from tenuto.families.survey import same_layers
 from tenuto.prior.audit import AuditReport, ConceptPlan, TrainingPlan, audit
 from tenuto.prior.plan import PriorPlan, plan_prior
-from tenuto.prior.prompts import PriorPrompt, derive_prompts, partial_filters
+from tenuto.prior.prompts import PriorPrompt, derive_prompts, partial_filters, thinned
 from tenuto.project import BaseSettings, ConceptSettings, Project
 from tenuto.words import TenutoError
 from tenuto.work.memory import Memory
@@ -145,7 +145,7 @@ def look_ahead(project: Project, geometry: Geometry, pictures: Pictures | None =
     _refuse_endless("rows are trained", length.instance_rows + length.prior_rows)
     _refuse_endless("rows make an epoch", length.rows_per_epoch)
     prompts = _prompts(project, concepts, items, bank, ratios, length)
-    plan = plan_prior(prompts, project.prior.sampler, seed=project.prior.seed, batch=project.prior.batch)
+    plan = plan_prior(prompts, project.prior_sampler(), seed=project.prior.seed, batch=project.prior.batch)
     return Outlook(
         project, concepts, tuple(items), tuple(validation), read.foreign, read.problems, bank, length,
         tuple(prompts), plan, _controller(project, concepts, items, bank, prompts), ratios,
@@ -283,12 +283,14 @@ def _prompts(
         repeats = sum(item.repeats for item in items if item.concept == concept.name)
         count = sum(item.concept == concept.name for item in items)
         drawn = length.instance_rows * repeats / length.rows_per_epoch * ratios[concept.name]
-        enough = ceil(drawn / count / project.visits())
-        per_image = enough if settings.per_image is None else settings.per_image
+        enough = ceil(drawn / project.visits())
+        per_image = ceil(enough / count) if settings.per_image is None else settings.per_image
         _refuse_endless("prior images are made", per_image * count)
-        prompts += derive_prompts(
+        own_prompts = derive_prompts(
             items, concept, bank, settings, seed=project.prior.seed, per_image=per_image, others=concepts
         )
+        few = settings.per_image is None and 0 < enough < count
+        prompts += thinned(own_prompts, enough) if few else own_prompts
     return prompts
 
 
@@ -296,7 +298,7 @@ def _controller(
     project: Project, concepts: Sequence[Concept], items: Sequence[Item], bank: Bank, prior: Sequence[PriorPrompt]
 ) -> PriorPlan:
     """Half its prompts near the set and half far from it, none of them a prior prompt (test prompts avoid them)."""
-    sampler = project.prior.sampler.model_copy(update={"negative": ""})
+    sampler = project.prior_sampler().model_copy(update={"negative": ""})
     if not sampler.guided:  # both answers of the base are needed
         sampler = sampler.model_copy(update={"guidance": SENSOR_GUIDANCE})
     paths = ceil(project.sensor_states() / STATES_PER_PATH)

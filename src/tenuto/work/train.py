@@ -215,7 +215,7 @@ def _watches(prepared: Prepared, adapter: Adapter, latents: Latents) -> list[Wat
 def _draw_samples(prepared: Prepared, folder: Path, update: int) -> None:
     project, base = prepared.project, prepared.base
     prompts = project.training.sample_prompts or (prepared.items[0].caption,)
-    size, settings = base.geometry.native, project.prior.sampler
+    size, settings = base.geometry.native, project.sampler()
     for number, prompt in enumerate(prompts):
         passes = max(base.chunks(prompt), base.chunks(settings.negative))
         with torch.no_grad():
@@ -313,5 +313,5 @@ def finished(prepared: Prepared, training: Training, lora: Path, prior: Sequence
     """A training with what its prior set cost, also when that was taken from the store."""
     used = [image for image in prior if image.kind == "generated"] if training.regularizers else []
     sensor = prepared.controller if training.regularizers else None
-    forwards = float(len(used) * prepared.project.prior.sampler.forwards()) + (sensor.forwards if sensor else 0)
+    forwards = float(len(used) * prepared.project.prior_sampler().forwards()) + (sensor.forwards if sensor else 0)
     return Done(training, lora, sum(image.seconds for image in used), forwards)

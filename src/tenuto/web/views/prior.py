@@ -44,6 +44,7 @@ def prior(call: Call) -> Response:
     name, weight = weighed(project)
     needed = -(-len(seen.outlook.plan.images) // max(1, len(seen.outlook.items)))
     pool = needed if project.prior.per_image is None else project.prior.per_image
+    ratio = project.ratio_in(project.prior)
     return call.page(
         "prior.html.j2",
         place=place,
@@ -54,9 +55,10 @@ def prior(call: Call) -> Response:
         method=name,
         weight=weight,
         pool=pool,
+        ratio=ratio,
         most={
             "per_image": _reach(pool, 100, LARGEST_POOL),
-            "ratio": _reach(project.prior.ratio, 4, LARGEST_RATIO),
+            "ratio": _reach(ratio, 4, LARGEST_RATIO),
             "weight": max(2, weight * 2),
         },
         cost=cost_of(seen),

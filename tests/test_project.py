@@ -1,0 +1,86 @@
+"""What a project file means where it is silent."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tenuto.files import parse_toml
+from tenuto.project import Project, make_project
+from tenuto.regularizers.cached_prior import CachedPrior
+from tenuto.regularizers.prior_preservation import PriorPreservation
+
+
+def project(kinds: str = "concept", **more: Any) -> Project:
+    concepts = [{"name": f"c{n}", "kind": kind, "images": "p"} for n, kind in enumerate(kinds.split())]
+    return make_project({"concepts": concepts, **more}, "test")
+
+
+@pytest.mark.parametrize(
+    ("kinds", "held"),
+    [
+        ("concept", CachedPrior()),
+        ("character clothing", CachedPrior()),
+        ("style", PriorPreservation()),
+        ("character style", PriorPreservation()),
+    ],
+)
+def test_silent_it_is_held_by_what_its_kind_was_measured_to_need(kinds: str, held: CachedPrior) -> None:
+    assert list(project(kinds).regularizers.values()) == [held]
+
+
+def test_a_method_that_is_named_stands_alone_and_an_empty_section_means_none() -> None:
+    assert list(project(regularizers={"l2_to_base": {}}).regularizers) == ["l2_to_base"]
+    assert project(regularizers={}).regularizers == {}
+    assert project(prior={"ratio": 0}).regularizers == {}
+    assert project(prior={"ratio": 0.0}).ratios() == {"c0": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("methods", "ratio"),
+    [
+        ({"cached_prior": {}}, 0.1),
+        ({"cached_prior": {"weight": 0.03}}, 0.1),
+        ({"cached_prior": {"weight": 0.5}}, 0.25),
+        ({"cached_prior": {"weight": 1}}, 0.5),
+        ({"cached_prior": {"weight": 9}}, 1.0),
+        ({"prior_preservation": {}}, 1.0),
+        ({"cached_prior": {}, "prior_preservation": {}}, 1.0),
+        ({"cached_prior": {}, "prior_preservation": {"weight": 0}}, 0.1),
+        ({"l2_to_base": {}}, 0.0),
+    ],
+)
+def test_an_unset_ratio_follows_from_who_uses_it(methods: dict[str, Any], ratio: float) -> None:
+    assert project(regularizers=methods).ratios() == {"c0": ratio}
+
+
+def test_a_ratio_that_is_set_stays_and_a_concept_may_have_its_own() -> None:
+    own = [{"name": "a", "images": "p"}, {"name": "b", "images": "p", "prior": {"ratio": 2}}]
+    table = {"concepts": own, "prior": {"ratio": 0.3}, "regularizers": {"cached_prior": {"weight": 1}}}
+    assert make_project(table, "test").ratios() == {"a": 0.3, "b": 2}
+    assert project(prior={"ratio": 0.3}, regularizers={"l2_to_base": {}}).ratios() == {"c0": 0}
+
+
+@pytest.mark.parametrize(
+    ("methods", "sampler", "steps"),
+    [
+        ({"cached_prior": {}}, {}, 8),
+        ({"cached_prior": {"states": 12}}, {"guidance": 3}, 12),
+        ({"cached_prior": {}}, {"steps": 30}, 30),
+        ({"cached_prior": {}, "prior_preservation": {}}, {}, 20),
+        ({"prior_preservation": {}}, {}, 20),
+    ],
+)
+def test_unset_steps_are_as_many_as_the_states_that_are_kept(
+    methods: dict[str, Any], sampler: dict[str, Any], steps: int
+) -> None:
+    own = project(regularizers=methods, prior={"sampler": sampler})
+    assert own.prior_sampler().steps == steps
+    assert own.sampler().steps == sampler.get("steps", 20), "pictures to look at take the usual number"
+    assert own.prior_sampler().guidance == sampler.get("guidance", 5)
+
+
+def test_written_out_it_says_the_same() -> None:
+    own = project("style", prior={"sampler": {"guidance": 3}})
+    assert make_project(parse_toml(own.to_toml()), "test") == own
