@@ -34,6 +34,8 @@ def test_a_method_that_is_named_stands_alone_and_an_empty_section_means_none() -
     assert list(project(regularizers={"l2_to_base": {}}).regularizers) == ["l2_to_base"]
     assert project(regularizers={}).regularizers == {}
     assert project(prior={"ratio": 0}).regularizers == {}
+    assert list(project(prior={"folders": [{"path": "reg"}]}).regularizers) == ["prior_preservation"]
+    assert list(project(prior={"folders": [{"path": "more", "use": "instance"}]}).regularizers) == ["cached_prior"]
     assert project(prior={"ratio": 0.0}).ratios() == {"c0": 0.0}
 
 

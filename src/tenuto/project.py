@@ -188,18 +188,22 @@ def _method(named: Any) -> Any:
     return fields if isinstance(fields, Regularizer) else REGULARIZERS[name].model_validate(fields)
 
 
-def usual_hold(kinds: Iterable[Kind]) -> dict[str, Regularizer]:
+def usual_hold(kinds: Iterable[Kind], *, reg: bool = False) -> dict[str, Regularizer]:
     """What a project that names no regularizer is held by: what was measured to do best (docs/findings.md).
 
-    Every state of a prior image shows how the base draws, so that a style is hardly learned beside kept states.
+    Every state of a prior image shows how the base draws, so that a style is hardly learned beside kept states. The
+    user's own reg pictures have none, and are used as everywhere.
     """
-    if "style" in kinds:
+    if reg or "style" in kinds:
         return {"prior_preservation": PriorPreservation()}
     return {"cached_prior": CachedPrior()}
 
 
 def _usual(concepts: Sequence[ConceptSettings], prior: PriorSettings | None) -> dict[str, Regularizer]:
-    return {} if prior and prior.ratio == 0 else usual_hold(concept.kind for concept in concepts)
+    if prior and prior.ratio == 0:
+        return {}
+    reg = prior is not None and any(folder.use == "prior" for folder in prior.folders)
+    return usual_hold((concept.kind for concept in concepts), reg=reg)
 
 
 class Project(Settings):
@@ -216,8 +220,8 @@ class Project(Settings):
     regularizers: dict[str, Annotated[SerializeAsAny[Regularizer], BeforeValidator(_method)]] = Field(
         default_factory=lambda known: _usual(known.get("concepts", ()), known.get("prior"))
     )
-    """What holds the base. Unset: cached_prior, or prior_preservation where a style is learned; nothing where
-    prior.ratio is 0."""
+    """What holds the base. Unset: cached_prior, or prior_preservation where a style is learned or reg pictures of one's
+    own are given; nothing where prior.ratio is 0."""
     training: TrainingSettings = TrainingSettings()
     arms: ArmsSettings = ArmsSettings()
     comparison: ComparisonSettings = ComparisonSettings()

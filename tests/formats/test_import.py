@@ -115,7 +115,7 @@ def test_an_option_file(tmp_path: Path) -> None:
     assert project.training.clip_norm == 1e9, "0 is off"
     assert "one rank" in said(found, "conv_dim")
     assert "there were no reg pictures" in said(found, "prior_loss_weight")
-    assert project.prior.ratio == 1
+    assert project.ratios() == {"sks dog": 0.1}, "as in any project of ours"
 
 
 def test_folders(tmp_path: Path) -> None:
@@ -265,8 +265,9 @@ def test_methods_are_carried_and_never_push_the_prior_out(
     assert found.project["regularizers"] == {method: settings, "cached_prior": {}}
     (tmp_path / "p.toml").write_text(found.to_toml())
     assert set(load_project(tmp_path / "p.toml").regularizers) == {method, "cached_prior"}
-    (tmp_path / "reg").mkdir()
-    (tmp_path / "a.sh").write_text(f"train_network.py --train_data_dir=train --reg_data_dir=reg {options}")
+    (tmp_path / "a.sh").write_text(
+        f"train_network.py --train_data_dir=train --reg_data_dir=reg --network_dim=4 {options}"
+    )
     assert set(import_project(tmp_path / "a.sh", tmp_path).project["regularizers"]) == {method, "prior_preservation"}
 
 

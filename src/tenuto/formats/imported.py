@@ -176,5 +176,4 @@ class Draft:
         reg, methods = "ratio" in self.table.get("prior", {}), self.table.get("regularizers", {})
         if "prior_preservation" not in methods and (reg or methods):
             kinds = [own.get("kind", "concept") for own in self.table.get("concepts", ())]
-            holds = ["prior_preservation"] if reg else list(usual_hold(kinds))
-            self.table["regularizers"] = methods | {name: {} for name in holds}
+            self.table["regularizers"] = methods | {name: {} for name in usual_hold(kinds, reg=reg)}

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from tenuto.project import ConceptSettings, Project, settings_in, usual_hold
+from tenuto.project import ConceptSettings, Project, make_project, settings_in
 from tenuto.regularizers.catalogue import REGULARIZERS
 from tenuto.web.labels import LABELS
 
@@ -88,8 +88,7 @@ def _annotated(name: str) -> type[BaseModel]:
 
 def _methods(table: Mapping[str, Any]) -> Section:
     given = table.get("regularizers")
-    kinds = (own.get("kind", "concept") for own in table.get("concepts", ()))
-    there = given if given is not None else {name: {} for name in usual_hold(kinds)}
+    there = given if given is not None else {name: {} for name in make_project(table, "the form").regularizers}
     inner = tuple(
         _section(f"regularizers.{name}", method, there.get(name, {}), name, optional=True, there=name in there)
         for name, method in REGULARIZERS.items()
