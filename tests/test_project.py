@@ -50,7 +50,10 @@ def test_a_method_that_is_named_stands_alone_and_an_empty_section_means_none() -
         ({"prior_preservation": {}}, 1.0),
         ({"cached_prior": {}, "prior_preservation": {}}, 1.0),
         ({"cached_prior": {}, "prior_preservation": {"weight": 0}}, 0.1),
+        ({"cached_prior": {}, "drift_controller": {}}, 0.5),
+        ({"cached_prior": {}, "drift_controller": {"weight": 0}}, 0.1),
         ({"l2_to_base": {}}, 0.0),
+        ({"gram_penalty": {}, "drift_controller": {}}, 0.0),
     ],
 )
 def test_an_unset_ratio_follows_from_who_uses_it(methods: dict[str, Any], ratio: float) -> None:

@@ -93,7 +93,7 @@ class PriorSettings(PromptSettings):
     of every bucket some."""
     ratio: NonNegativeFloat | None = None
     """Prior rows per instance row; any number. Where updates get less than one, each counts more (up to 8 times).
-    Unset: 1, or as many as suit the weight of cached_prior (half of it, from 0.1 to 1)."""
+    Unset: 1; for cached_prior half its weight (from 0.1 to 1), beside drift_controller at least 0.5."""
     sampler: PriorSampler = PriorSampler()
     """How prior images are sampled from the base."""
     seed: int = 0
@@ -254,8 +254,10 @@ class Project(Settings):
 
     def ratio_in(self, prior: PriorSettings) -> float:
         """Prior rows per instance row under these settings."""
-        usual = max((method.usual_ratio() for method in self._with_prior()), default=0.0)
-        return usual if prior.ratio is None or not usual else prior.ratio
+        if not any(method.needs_prior() for method in self._active()):
+            return 0.0
+        usual = max(method.usual_ratio() for method in self._active())
+        return usual if prior.ratio is None else prior.ratio
 
     def sampler(self) -> SamplerSettings:
         """How pictures are sampled that are looked at."""
@@ -272,14 +274,15 @@ class Project(Settings):
 
     def visits(self) -> int:
         """Uses that a prior image is good for: 1, or its kept states where every method with prior rows reads those."""
-        return max(1, min((method.needs_states() for method in self._with_prior()), default=1))
+        own = [method.needs_states() for method in self._active() if method.needs_prior()]
+        return max(1, min(own, default=1))
 
-    def _with_prior(self) -> list[Regularizer]:
-        return [method for method in self.regularizers.values() if method.active() and method.needs_prior()]
+    def _active(self) -> list[Regularizer]:
+        return [method for method in self.regularizers.values() if method.active()]
 
     def sensor_states(self) -> int:
         """How many controller states are read; 0: none."""
-        return max((method.needs_sensor() for method in self.regularizers.values() if method.active()), default=0)
+        return max((method.needs_sensor() for method in self._active()), default=0)
 
     def to_toml(self) -> str:
         """The project with every default written out."""

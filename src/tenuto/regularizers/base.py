@@ -132,8 +132,8 @@ class Regularizer(Settings):
         return False
 
     def usual_ratio(self) -> float:
-        """Prior rows per instance row, of one that needs prior rows, where nobody says how many."""
-        return 1.0
+        """Prior rows per instance row that it asks for where nobody says how many; the largest of all counts."""
+        return 1.0 if self.needs_prior() else 0.0
 
     def needs_trigger(self) -> bool:
         """Whether it makes no sense without a trigger that can be replaced."""

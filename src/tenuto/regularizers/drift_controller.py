@@ -74,6 +74,10 @@ class DriftController(Regularizer):
     def needs_sensor(self) -> int:
         return self.states
 
+    def usual_ratio(self) -> float:
+        """What weights may rise to wants the rows that a weight of 1 has."""
+        return 0.5
+
     def needs_trait(self) -> Trait | None:
         return "product" if self.trim else None
 
