@@ -73,6 +73,7 @@ def test_a_ratio_that_is_set_stays_and_a_concept_may_have_its_own() -> None:
         ({"cached_prior": {}}, {}, 8),
         ({"cached_prior": {"states": 12}}, {"guidance": 3}, 12),
         ({"cached_prior": {}}, {"steps": 30}, 30),
+        ({"cached_prior": {}}, {"steps": 4}, 4),
         ({"cached_prior": {}, "prior_preservation": {}}, {}, 20),
         ({"prior_preservation": {}}, {}, 20),
     ],
@@ -83,6 +84,9 @@ def test_unset_steps_are_as_many_as_the_states_that_are_kept(
     own = project(regularizers=methods, prior={"sampler": sampler})
     assert own.prior_sampler().steps == steps
     assert own.sampler().steps == sampler.get("steps", 20), "pictures to look at take the usual number"
+    assert own.visits() == (
+        min(steps, methods["cached_prior"].get("states", 8)) if list(methods) == ["cached_prior"] else 1
+    )
     assert own.prior_sampler().guidance == sampler.get("guidance", 5)
 
 

@@ -275,7 +275,8 @@ class Project(Settings):
     def visits(self) -> int:
         """Uses that a prior image is good for: 1, or its kept states where every method with prior rows reads those."""
         own = [method.needs_states() for method in self._active() if method.needs_prior()]
-        return max(1, min(own, default=1))
+        states = min(own, default=0)
+        return max(1, min(states, self.prior.sampler.steps or states))
 
     def _active(self) -> list[Regularizer]:
         return [method for method in self.regularizers.values() if method.active()]

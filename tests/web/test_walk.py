@@ -172,7 +172,7 @@ def test_the_whole_way(browser: Browser, page: Page, workspace: Path) -> None:
     kept = tomllib.loads((workspace / "runs" / "my-jar" / "project.toml").read_text())
     assert kept["prior"]["ratio"] == 0.5
     assert "per_image" not in kept["prior"]
-    assert "weight" not in kept["regularizers"]["prior_preservation"], "only what was touched"
+    assert "weight" not in kept["regularizers"]["cached_prior"], "only what was touched"
     browser.press("Build the prior set")
     browser.until(lambda: browser.driver.find_elements("css selector", "[data-gallery] figure"), 300, "a prior image")
     browser.run_is("Done", 300)
