@@ -128,6 +128,9 @@ class ConceptSettings(Settings):
     """The caption of pictures that have no caption file."""
     prior: PriorSettings | None = None
     """[concepts.prior]: what differs from [prior] for this concept (prompts, per_image, ratio)."""
+    masks: str | None = None
+    """Folder of masks: a picture of the same name (or NAME-masklabel) for each of `images`, white where it counts in
+    the instance loss, black where it does not."""
     test_images: str | None = None
     """Pictures of the same thing in styles, places and views that `images` lacks: to measure it without its bias."""
 
@@ -410,7 +413,7 @@ def _with_paths(project: Project, change: Callable[[str, Path], Path]) -> Projec
 
     def concept(settings: ConceptSettings) -> ConceptSettings:
         section = f"concepts.{settings.name}"
-        own: ConceptSettings = paths(settings, section, "images", "test_images")
+        own: ConceptSettings = paths(settings, section, "images", "masks", "test_images")
         return own.model_copy(update={"prior": prior(own.prior, f"{section}.prior") if own.prior else None})
 
     def local(settings: Any, section: str, *names: str) -> Any:

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from tenuto.data.images import EXTENSIONS, colour, fit, image_size, look_of, read_image, read_mask
+from tenuto.data.images import EXTENSIONS, colour, fit, image_size, look_of, read_alpha, read_image, read_mask
 from tenuto.words import Size, TenutoError
 
 
@@ -53,12 +53,21 @@ def test_alpha_is_laid_on_the_stated_colour(tmp_path: Path) -> None:
     assert read_image(tmp_path / "a.png", "#ff0000").getpixel((0, 0)) == (255, 0, 0)
     assert read_image(tmp_path / "a.png").getpixel((0, 0)) == (255, 255, 255)
     assert read_image(tmp_path / "a.png", None).getpixel((0, 0)) == (9, 9, 9)
-    mask = read_mask(tmp_path / "a.png", Size(32, 32))
+    mask = read_alpha(tmp_path / "a.png", Size(32, 32))
     assert mask is not None
     assert mask.shape == (1, 32, 32)
     assert torch.equal(mask[0, 0, [0, 31]], torch.tensor([0.0, 1.0]))
     gradient().save(tmp_path / "b.png")
-    assert read_mask(tmp_path / "b.png", Size(32, 32)) is None
+    assert read_alpha(tmp_path / "b.png", Size(32, 32)) is None
+
+
+def test_a_mask_counts_by_its_red_channel_fitted_like_the_picture(tmp_path: Path) -> None:
+    pixels = np.zeros((32, 64, 3), np.uint8)
+    pixels[:, 16:32] = (255, 0, 0)
+    pixels[:, 32:48] = (127, 255, 255)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    mask = read_mask(tmp_path / "a.png", Size(32, 32))
+    assert mask[0, 5, [4, 20]].tolist() == pytest.approx([1.0, 0.5], abs=0.01), "the middle of it is cut out"
 
 
 def test_sixteen_bits_are_scaled_not_clipped(tmp_path: Path) -> None:

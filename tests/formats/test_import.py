@@ -22,7 +22,8 @@ DOG = "train/10_sks dog"
 
 def imported(folder: Path, name: str, **more: Any) -> tuple[Imported, Project]:
     """The import and the project as it is read back from its file."""
-    found = import_project(write_all(folder)[name], folder, **more)
+    write_all(folder)
+    found = import_project(folder / name, folder, **more)
     (folder / "project.toml").write_text(found.to_toml(), encoding="utf-8")
     return found, load_project(folder / "project.toml")
 
@@ -412,3 +413,40 @@ def test_unknown_system(tmp_path: Path) -> None:
     with pytest.raises(TenutoError, match="derrian"):
         import_project(write_all(tmp_path)["run.sh"], tmp_path, system="onetrainer")
     assert set(SYSTEMS) == {"sd-scripts", "kohya_ss", "derrian", "d8", "diffusers"}
+
+
+MASKED = """
+[[datasets]]
+resolution = 64
+  [[datasets.subsets]]
+  image_dir = "train/10_sks dog"
+  class_tokens = "sks dog"
+  conditioning_data_dir = "masks"
+"""
+
+
+def test_masks_count_where_they_counted_there(tmp_path: Path) -> None:
+    write_all(tmp_path)
+    (tmp_path / "masked.toml").write_text(MASKED)
+    command = "train_network.py --dataset_config=masked.toml --network_dim=4"
+    (tmp_path / "a.sh").write_text(command + " --masked_loss")
+    found, project = imported(tmp_path, "a.sh")
+    assert project.concepts[0].masks == str(tmp_path / "masks")
+    assert project.data.alpha == "flatten"
+    assert "a small mask counts more" in said(found, "masked_loss")
+    (tmp_path / "a.sh").write_text(command)
+    found, project = imported(tmp_path, "a.sh")
+    assert project.concepts[0].masks is None
+    assert "without masked_loss its masks did nothing" in said(found, "conditioning_data_dir")
+
+
+def test_transparency_is_a_mask_where_it_was_one(tmp_path: Path) -> None:
+    write_all(tmp_path)
+    (tmp_path / "a.sh").write_text("train_network.py --train_data_dir=train --network_dim=4 --alpha_mask --masked_loss")
+    found, project = imported(tmp_path, "a.sh")
+    assert project.data.alpha == "mask"
+    assert "a small mask counts more" in said(found, "masked_loss")
+    (tmp_path / "a.sh").write_text("train_network.py --train_data_dir=train --network_dim=4 --masked_loss")
+    found, project = imported(tmp_path, "a.sh")
+    assert project.data.alpha == "flatten"
+    assert "no masks were given" in said(found, "masked_loss")

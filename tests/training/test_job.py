@@ -52,7 +52,7 @@ def test_a_drift_budget_from_the_prior_set_to_the_log(tiny_folder: Path, tmp_pat
 
 
 def test_an_image_with_kept_states_is_good_for_as_many_uses(tiny_folder: Path, tmp_path: Path) -> None:
-    prior = {"sampler": {"steps": 3, "guidance": 3.0}, "store": str(tmp_path / "store")}
+    prior = {"ratio": 1.0, "sampler": {"steps": 3, "guidance": 3.0}, "store": str(tmp_path / "store")}
     sizes = []
     for methods in ({"prior_prediction": {}}, {"cached_prior": {"states": 2}}, {"prior_prediction": {}, **BUDGET}):
         prepared = prepare(project(tmp_path, tiny_folder, methods, prior=prior))
@@ -107,3 +107,23 @@ def test_output_preservation_needs_a_trigger(tiny_folder: Path, tmp_path: Path) 
     assert any("needs a trigger" in str(problem) for problem in audited(prepared).errors)
     with pytest.raises(TenutoError, match="needs a trigger"):
         train_all(prepared, tmp_path / "run")
+
+
+def test_masks_of_their_own_are_trained_by_and_others_are_another_plan(tiny_folder: Path, tmp_path: Path) -> None:
+    own = project(tmp_path, tiny_folder, {"masked_prior": {}})
+    (tmp_path / "masks").mkdir()
+    masked = own.model_copy(
+        update={"concepts": (own.concepts[0].model_copy(update={"masks": str(tmp_path / "masks")}),)}
+    )
+    tensors = {}
+    for share in (0.25, 0.75):
+        for number in range(3):
+            mask = Image.new("L", SQUARE)
+            mask.paste(255, (0, 0, int(SQUARE.width * share), SQUARE.height))
+            mask.save(tmp_path / "masks" / f"{number}.png")
+        prepared = prepare(masked)
+        assert audited(prepared).errors == ()
+        tensors[share] = load_file(train_all(prepared, tmp_path / f"{share}")[0].lora)
+    assert not equal(tensors[0.25], tensors[0.75])
+    with pytest.raises(TenutoError, match=r"concepts\.masks"):
+        train_all(prepared, tmp_path / "0.25")

@@ -1,9 +1,11 @@
-"""Rows from the user's pictures: the caption without the trigger, masks from transparency."""
+"""Rows from the user's pictures: the caption without the trigger, masks from files or transparency."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+import pytest
 import torch
 from PIL import Image
 
@@ -19,7 +21,14 @@ def item(path: Path, caption: str = "zxq, 1girl") -> Item:
 
 def source(base: Base, own: Item, variation: VariationSettings) -> InstanceSource:
     return InstanceSource(
-        own, "zxq", "hat", variation, 0, lambda item, mirrored: torch.zeros(4, 8, 8), base.chunks, Masks(base)
+        own,
+        "zxq",
+        "hat",
+        variation,
+        0,
+        lambda item, mirrored: torch.zeros(4, 8, 8),
+        base.chunks,
+        Masks(base, alpha=True),
     )
 
 
@@ -42,3 +51,15 @@ def test_transparency_is_a_mask_that_mirrors_with_the_picture(tiny_base: Base, t
     masks = [own.row(visit).mask for visit in range(20)]
     seen = {tuple(mask[0, 0].tolist()) for mask in masks if mask is not None}
     assert seen == {(0.0,) * 4 + (1.0,) * 4, (1.0,) * 4 + (0.0,) * 4}
+
+
+def test_a_mask_of_its_own_goes_before_transparency(tiny_base: Base, tmp_path: Path) -> None:
+    Image.new("L", SQUARE, 51).save(tmp_path / "mask.png")
+    own = replace(item(half_transparent(tmp_path / "a.png")), mask=tmp_path / "mask.png")
+    mask = source(tiny_base, own, VariationSettings()).row(0).mask
+    assert mask is not None
+    assert mask.unique().tolist() == pytest.approx([0.2])
+
+
+def test_transparency_counts_only_where_it_is_asked_for(tiny_base: Base, tmp_path: Path) -> None:
+    assert Masks(tiny_base, alpha=False)(item(half_transparent(tmp_path / "a.png"))) is None

@@ -13,6 +13,7 @@ from pydantic import Field, NonNegativeInt
 from tenuto.data.buckets import bucket_of, cropped_share
 from tenuto.data.captions import caption_path, is_sentence, join_tags, read_caption, split_tags
 from tenuto.data.images import EXTENSIONS, UNREAD_EXTENSIONS, look_of, read_image
+from tenuto.data.masks import BESIDE, find_masks, pictured, wrong_with
 from tenuto.data.problems import Level, Problem
 from tenuto.data.tags import has_trigger
 from tenuto.files import hash_file, hash_text
@@ -55,6 +56,8 @@ class Item:
     """SHA-256 of the picture file: what latents are cached by (with the bucket and the model's hash)."""
     look: int = field(default=0, repr=False, compare=False)
     """Perceptual hash, for finding near copies."""
+    mask: Path | None = None
+    """A picture that says how much each place counts."""
 
 
 def scan(
@@ -69,12 +72,14 @@ def scan(
     caption_extension: str = ".txt",
     default_caption: str = "",
     background: str = "white",
+    masks: Path | None = None,
 ) -> tuple[list[Item], list[Problem]]:
     """Every picture of a folder, by name, each decoded once to prove that it is whole; and what is wrong with the rest.
 
     Raises TenutoError when the folder itself cannot be used. A picture without caption takes `default_caption`.
     """
-    pictures, problems = _pictures(folder, caption_extension)
+    pictures, problems = _pictures(folder, caption_extension, masks)
+    mask_of = find_masks(masks) if masks else {}
     items: list[Item] = []
     copies: Counter[str] = Counter()
     for path in pictures:
@@ -95,14 +100,17 @@ def scan(
             remedy = "crop it yourself or raise buckets.max_ratio"
             level: Level = "error" if cut > CROP_TOO_MUCH else "warning"
             problems.append(Problem(level, str(path), f"bucket {bucket} cuts off {cut:.0%} of {size}", remedy))
+        mask = mask_of.get(path.stem)
+        if masks and (lacks := wrong_with(mask, path, size, masks)):
+            problems.append(lacks)
         key = hash_text(content, caption, concept, role)
         name = hash_text(key, str(copies[key]))[:20]
         copies[key] += 1
-        items.append(Item(name, path, caption, concept, bucket, size, repeats, role, content, look_of(image)))
+        items.append(Item(name, path, caption, concept, bucket, size, repeats, role, content, look_of(image), mask))
     return items, problems
 
 
-def _pictures(folder: Path, caption_extension: str) -> tuple[list[Path], list[Problem]]:
+def _pictures(folder: Path, caption_extension: str, masks: Path | None) -> tuple[list[Path], list[Problem]]:
     if not folder.exists():
         raise TenutoError(f"{folder}: no such folder; check the concept's `images`")
     if not folder.is_dir():
@@ -114,7 +122,9 @@ def _pictures(folder: Path, caption_extension: str) -> tuple[list[Path], list[Pr
         ]
     except OSError as error:
         raise TenutoError(f"{folder}: cannot be read ({error.strerror}); mend its permissions") from error
-    pictures = [path for path in entries if path.suffix.lower() in EXTENSIONS and path.is_file()]
+    everything = [path for path in entries if path.suffix.lower() in EXTENSIONS and path.is_file()]
+    stems = {path.stem for path in everything}
+    pictures = [path for path in everything if not pictured(path, stems)]
     if not pictures:
         hint = f"did you mean {inner[0]}?" if inner else f"it should hold {', '.join(EXTENSIONS)} files"
         raise TenutoError(f"{folder}: no pictures in this folder; {hint}")
@@ -127,10 +137,12 @@ def _pictures(folder: Path, caption_extension: str) -> tuple[list[Path], list[Pr
         )
         for path in inner
     ]
+    if len(pictures) < len(everything) and masks is None:
+        what = f"{len(everything) - len(pictures)} masks (*{BESIDE}) beside the pictures, not used"
+        problems.append(Problem("warning", str(folder), what, "set concepts.masks to this folder too"))
     for path in entries:
         if path.suffix.lower() in UNREAD_EXTENSIONS:
             problems.append(Problem("warning", str(path), f"{path.suffix} pictures are not read", "convert it to PNG"))
-    stems = {path.stem for path in pictures}
     for path in entries:
         if path.suffix == caption_extension and path.stem not in stems:
             problems.append(

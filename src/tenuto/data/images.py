@@ -127,12 +127,19 @@ def read_image(path: Path, background: str | None = "white") -> Image.Image:
     return Image.alpha_composite(ground, image).convert("RGB")
 
 
-def read_mask(path: Path, bucket: Size) -> Tensor | None:
+def read_alpha(path: Path, bucket: Size) -> Tensor | None:
     """The alpha channel as loss weights [1 H W] in 0..1, fitted like the picture; None where there is none."""
     image = _upright(path)
-    if image.mode == "RGB":
-        return None
-    return (fit(image.getchannel("A").convert("RGB"), bucket)[:1] + 1) / 2
+    return None if image.mode == "RGB" else _weights(image.getchannel("A").convert("RGB"), bucket)
+
+
+def read_mask(path: Path, bucket: Size) -> Tensor:
+    """The red channel of a mask as loss weights [1 H W] in 0..1, fitted like the picture of its shape."""
+    return _weights(_upright(path).convert("RGB"), bucket)
+
+
+def _weights(image: Image.Image, bucket: Size) -> Tensor:
+    return (fit(image, bucket)[:1] + 1) / 2
 
 
 def fit(image: Image.Image, bucket: Size) -> Tensor:

@@ -85,6 +85,8 @@ def _put_concept(draft: Draft, name: str, members: Sequence[Subset], classes: Co
     draft.put("image_dir", f"concepts.{number}.images", first.written)
     if first.repeats != 1:
         draft.put("num_repeats", f"concepts.{number}.repeats", first.repeats)
+    if first.masks:
+        draft.put("conditioning_data_dir", f"concepts.{number}.masks", first.masks)
     captions = [caption for subset in members for caption in texts(subset)]
     _put_trigger(draft, number, first.tokens or without_repeats(first.label), captions, classes)
     for subset in more:
@@ -92,6 +94,8 @@ def _put_concept(draft: Draft, name: str, members: Sequence[Subset], classes: Co
         folders = draft.table.setdefault("prior", {}).setdefault("folders", [])
         folders.append(entry | ({"caption": subset.tokens} if subset.tokens else {}))
         draft.put("image_dir", f"prior.folders.{len(folders) - 1}.path", subset.written)
+        if subset.masks:
+            draft.leave("conditioning_data_dir", subset.masks, "masks of a concept's further folders are not carried")
     _put_caption(draft, number, first)
     for subset in members:
         _say_captions_elsewhere(draft, subset)

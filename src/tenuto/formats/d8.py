@@ -8,13 +8,13 @@ from typing import Any
 
 from tenuto.families.base import Part
 from tenuto.formats.concepts import put_placeholder
-from tenuto.formats.d8_concepts import put_concept, read_or_none
+from tenuto.formats.d8_concepts import put_concept
 from tenuto.formats.d8_tables import CARRIED, LEFT, NEUTRAL, RENAMED, SAME
 from tenuto.formats.imported import Draft, Imported
 from tenuto.formats.options import AS_RESOLUTION, convert_training
 from tenuto.formats.rules import Goes, apply, carry
 from tenuto.formats.source import Source, open_source
-from tenuto.formats.values import above_zero, at_least_zero, flag, number
+from tenuto.formats.values import above_zero, at_least_zero, flag, number, read_or_none
 from tenuto.words import TenutoError
 
 NAME = "d8"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from tenuto.formats.rules import Goes, apply, carry
 from tenuto.formats.source import find, written
 from tenuto.formats.subsets import Subset, texts, uncaptioned
 from tenuto.formats.triggers import FILEWORDS, guess_trigger, trigger_of
-from tenuto.formats.values import at_least_zero, natural, positive, words
+from tenuto.formats.values import at_least_zero, natural, positive, read_or_none, words
 
 PREVIEW = (
     "n_save_sample",
@@ -183,11 +183,3 @@ def _say_class_folder(draft: Draft, entry: Mapping[str, Any], folder: Path) -> N
             "been the half-trained one: tenuto makes its own on your base. To take them in all the same, add "
             "[[prior.folders]] with path, and concept",
         )
-
-
-def read_or_none(value: Any, read: Callable[[Any], Any]) -> Any:
-    """The value, or None where there is none that can be read."""
-    try:
-        return read(value) if value not in (None, "") else None
-    except ValueError:
-        return None

@@ -57,9 +57,8 @@ LEFT = reasons({
         "huggingface_path_in_repo save_state_to_huggingface resume_from_huggingface async_upload",
     "a further turn of a method that tenuto does not have": "noise_offset_random_strength adaptive_noise_scale "
         "ip_noise_gamma_random_strength",
-    "tenuto has no such setting: errors are squared, all places of a picture count":
-        "scale_v_pred_loss_like_noise_pred v_pred_like_loss loss_type huber_schedule huber_c huber_scale masked_loss "
-        "alpha_mask",
+    "tenuto has no such setting: errors are squared":
+        "scale_v_pred_loss_like_noise_pred v_pred_like_loss loss_type huber_schedule huber_c huber_scale",
     "keeps the base's answers as tenuto's own methods do (its teacher had the text adapter on); see "
     "regularizers.output_preservation": "custom_attributes",
     "only changes how captions are worded; tenuto takes captions as they are, without weights and wild cards":
@@ -84,7 +83,6 @@ LEFT = reasons({
     "tenuto goes on from its own saved states": "initial_epoch initial_step skip_until_initial_step",
     "the launcher's business": "gpu_ids multi_gpu num_processes num_machines main_process_port",
     "never worked there; tenuto has no such setting": "stop_text_encoder_training stop_text_encoder_training_pct",
-    "tenuto has no masks from another folder; transparency is laid on data.background": "conditioning_data_dir",
     "one multiplier for all; set the adapter's strength where you use it": "network_multiplier",
     "of LyCORIS and other networks; tenuto has no such setting":
         "preset factor unit bypass_mode wd_on_output use_tucker use_cp use_scalar rank_dropout_scale rescaled "

@@ -52,6 +52,8 @@ PRIOR_SAME = (
     "w : 1 stays. 1 is deceptively high for a LoRA: try 0.25, towards 0.1 for long trainings"
 )
 
+MASKED_MEAN = "there a mean over the whole picture, here over the masked part: a small mask counts more here"
+
 IDLE = "there were no reg pictures, so it did nothing; tenuto's own 0.25 stands for the prior set that it makes"
 
 
@@ -68,12 +70,30 @@ def convert(draft: Draft, options: Mapping[str, Any], subsets: Sequence[Subset],
             "none are given with it: tenuto's own stand; give the option file or the command line with --args",
         )
     put_subsets(draft, subsets)
+    _put_masks(draft, rest, subsets)
     reg = any(subset.is_reg for subset in subsets)
     _put_prior(draft, rest, reg)
     _put_captions(draft, rest, subsets)
     convert_training(draft, rest, folder, target, reg=reg, rows=rows_of(subsets))
     apply(draft, rest, {**LEFT, **CARRIED}, NEUTRAL_VALUES)
     _say_differences(draft, [subset for subset in subsets if not subset.is_reg])
+
+
+def _put_masks(draft: Draft, options: dict[str, Any], subsets: Sequence[Subset]) -> None:
+    """Masks count where they counted there: those of a folder with masked_loss only."""
+    folder, masked, alpha = (options.pop(name, None) for name in ("conditioning_data_dir", "masked_loss", "alpha_mask"))
+    by_alpha = bool(draft.given("alpha_mask", alpha, flag, False))
+    if by_alpha:
+        draft.put("alpha_mask", "data.alpha", "mask")
+    elif alpha is not None:
+        draft.leave("alpha_mask", alpha, NEUTRAL)
+    if by_alpha or any(subset.masks for subset in subsets):
+        draft.leave("masked_loss", True, MASKED_MEAN)
+    elif masked is not None:
+        used = bool(draft.given("masked_loss", masked, flag, False))
+        draft.leave("masked_loss", masked, "no masks were given, so it did nothing" if used else NEUTRAL)
+    if folder and not any(subset.masks for subset in subsets):
+        draft.leave("conditioning_data_dir", folder, "without masked_loss its masks did nothing, and are not carried")
 
 
 def convert_training(

@@ -13,7 +13,7 @@ from tenuto.formats.options import convert
 from tenuto.formats.rules import reasons
 from tenuto.formats.source import Source, find, is_there, open_source, written
 from tenuto.formats.subsets import PREFIXED, REG_NAMES, Subset, extension_of, layout, other_level, subfolders
-from tenuto.formats.values import flag, natural
+from tenuto.formats.values import flag, natural, read_or_none
 from tenuto.words import TenutoError
 
 NAME = "sd-scripts"
@@ -250,6 +250,7 @@ def _subset(
     extension = extension_of(settings.get("caption_extension"), options.get("caption_extension"))
     tokens = settings.get("class_tokens")
     repeats = settings.get("num_repeats", options.get("dataset_repeats", 1))
+    masks = settings.get("conditioning_data_dir") if read_or_none(options.get("masked_loss"), flag) else None
     return Subset(
         find(image_dir, folder),
         written(image_dir, folder, target),
@@ -257,6 +258,7 @@ def _subset(
         tokens if isinstance(tokens, str) else None,
         bool(draft.read_or("is_reg", settings.get("is_reg", False), flag, False)),
         extension=extension,
+        masks=written(masks, folder, target) if isinstance(masks, str) and masks else "",
     )
 
 

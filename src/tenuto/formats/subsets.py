@@ -41,6 +41,8 @@ class Subset:
     extension: str = ".txt"
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Options of this folder alone."""
+    masks: str = ""
+    """How the project file calls the folder of its masks, where they were used there."""
 
     def pictures(self) -> list[Path]:
         """By name, as they were read there."""

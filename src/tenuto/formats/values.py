@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import math
 import re
+from collections.abc import Callable
 from typing import Any
 
 UNSET: tuple[Any, ...] = (None, "", False, 0, [], {})
@@ -131,3 +132,11 @@ def literal(value: Any) -> Any:
         return ast.literal_eval(value.strip())
     except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError):
         return value
+
+
+def read_or_none(value: Any, read: Callable[[Any], Any]) -> Any:
+    """The value, or None where there is none that can be read."""
+    try:
+        return read(value) if value not in (None, "") else None
+    except ValueError:
+        return None

@@ -11,7 +11,7 @@ from torch.nn.functional import adaptive_avg_pool2d
 
 from tenuto.data.cache import Cache, key_of
 from tenuto.data.dataset import Item, VariationSettings, flipped, vary
-from tenuto.data.images import fit, read_image, read_mask
+from tenuto.data.images import fit, read_alpha, read_image, read_mask
 from tenuto.data.tags import remove_trigger
 from tenuto.events import Listener, progress
 from tenuto.families.base import Base
@@ -119,10 +119,11 @@ class Latents:
 
 
 class Masks:
-    """The transparency of the user's pictures as loss weights at the latents' size, kept in memory."""
+    """Masks of the user's pictures as loss weights at the latents' size, kept in memory."""
 
-    def __init__(self, base: Base) -> None:
-        self._geometry = base.geometry
+    def __init__(self, base: Base, *, alpha: bool) -> None:
+        """`alpha`: a picture that has no mask of its own is masked by its transparency."""
+        self._geometry, self._alpha = base.geometry, alpha
         self._recent = lru_cache(maxsize=4096)(self._load)
 
     def __call__(self, item: Item, mirrored: bool = False) -> Tensor | None:
@@ -130,6 +131,13 @@ class Masks:
         return mask.flip(-1) if mask is not None and mirrored else mask
 
     def _load(self, item: Item) -> Tensor | None:
-        pixels = read_mask(item.path, item.bucket)
+        pixels = mask_of(item, alpha=self._alpha)
         _, height, width = self._geometry.latent(item.bucket)
         return None if pixels is None else adaptive_avg_pool2d(pixels, (height, width))
+
+
+def mask_of(item: Item, *, alpha: bool) -> Tensor | None:
+    """How much each place of a picture counts [1 H W], at its bucket's size; None: all of it."""
+    if item.mask is not None:
+        return read_mask(item.mask, item.bucket)
+    return read_alpha(item.path, item.bucket) if alpha else None

@@ -6,18 +6,18 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from tenuto.adapters.tuners.base import TRAITS
 from tenuto.data.dataset import Concept, Item
-from tenuto.data.images import read_mask
 from tenuto.data.problems import Problem
 from tenuto.families.base import Base
 from tenuto.project import Project
 from tenuto.regularizers.base import Regularizer
-from tenuto.training.sources import MaskOf, Masks, no_mask
+from tenuto.training.sources import MaskOf, Masks, mask_of, no_mask
 from tenuto.work.adapter import tuner_for
 
 
 def masks_of(project: Project, base: Base) -> MaskOf:
-    """Masks from the pictures' transparency, where the project asks for them."""
-    return Masks(base) if project.data.alpha == "mask" else no_mask
+    """The pictures' masks, where the project has any."""
+    alpha = project.data.alpha == "mask"
+    return Masks(base, alpha=alpha) if alpha or any(own.masks for own in project.concepts) else no_mask
 
 
 def lacks(
@@ -60,7 +60,7 @@ def lacks(
                 Problem("error", f"regularizers.{name}", "needs a trigger to leave out", "set concepts.trigger")
             )
         if method.needs_masks() and not _any_mask(project, items):
-            remedy = 'set data.alpha = "mask" and give pictures with transparency'
+            remedy = 'set concepts.masks, or data.alpha = "mask" for pictures with transparency'
             found.append(Problem("error", f"regularizers.{name}", "needs masks", remedy))
     return found
 
@@ -75,7 +75,8 @@ def shipping(project: Project) -> list[Problem]:
 
 
 def _any_mask(project: Project, items: Sequence[Item]) -> bool:
-    return project.data.alpha == "mask" and any(read_mask(item.path, item.bucket) is not None for item in items)
+    alpha = project.data.alpha == "mask"
+    return any(mask_of(item, alpha=alpha) is not None for item in items)
 
 
 def _of(method: Regularizer, active: Mapping[str, Regularizer]) -> Iterator[tuple[str, str]]:

@@ -240,15 +240,20 @@ def read_folder(
 def _read_instances(project: Project, geometry: Geometry) -> tuple[list[Item], list[Problem]]:
     items: list[Item] = []
     problems: list[Problem] = []
-    sources = [(own.images, own.name, own.repeats, own.caption) for own in project.concepts]
+    sources = [
+        (own.images, own.name, own.repeats, own.caption, Path(own.masks) if own.masks else None)
+        for own in project.concepts
+    ]
     first = project.concepts[0].name
     sources += [
-        (own.path, own.concept or first, own.repeats, own.caption)
+        (own.path, own.concept or first, own.repeats, own.caption, None)
         for own in project.prior.folders
         if own.use == "instance"
     ]
-    for folder, concept, repeats, caption in sources:
-        found, wrong = read_folder(project, geometry, folder, concept, repeats=repeats, default_caption=caption)
+    for folder, concept, repeats, caption, masks in sources:
+        found, wrong = read_folder(
+            project, geometry, folder, concept, repeats=repeats, default_caption=caption, masks=masks
+        )
         items += found
         problems += wrong
     return items, problems

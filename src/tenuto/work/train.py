@@ -159,6 +159,8 @@ def plan_of(prepared: Prepared, training: Training, prior: Sequence[PriorImage])
         "seed": training.seed,
         "version": VERSION,
     }
+    if masks := [(item.id, hash_file(item.mask)) for item in prepared.items if item.mask]:
+        facts["concepts.masks"] = digest(masks)
     if methods:
         facts |= {
             "concepts": [[concept.trigger, concept.class_word] for concept in prepared.concepts],
