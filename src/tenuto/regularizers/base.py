@@ -144,7 +144,7 @@ class Regularizer(Settings):
         return False
 
     def needs_masks(self) -> bool:
-        """Whether it makes no sense without masks (data.alpha = "mask" and pictures with transparency)."""
+        """Whether it makes no sense without masks (concepts.masks, or pictures' transparency)."""
         return False
 
     def needs_trait(self) -> Trait | None:

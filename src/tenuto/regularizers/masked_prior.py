@@ -22,7 +22,8 @@ class MaskedPrior(Distilled):
 
         L += weight * mean over masked instance rows  sum (1 - m) (f - f_base)^2 / sum (1 - m)
 
-    Masks are the pictures' transparency (data.alpha = "mask"); the instance term counts inside them only.
+    Masks are pictures of their own (concepts.masks) or the pictures' transparency (data.alpha = "mask"); the instance
+    term counts inside them only.
 
     When   the concept is a part of the picture that can be cut out: a face, a dress, a hat.
     Paper  none found; `masked_prior_preservation_weight` of OneTrainer.
