@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,18 @@ def test_read_once_and_again_after_a_change(project: Project, tmp_path: Path) ->
     assert other.outlook.items[0] is first.outlook.items[0], "numbers alone do not open the pictures again"
     (tmp_path / "pictures" / "0.txt").write_text("zxq, another tag")
     assert watcher.look(project).outlook.items[0].caption == "zxq, another tag"
+
+
+def test_masks_are_looked_for_again_where_one_changed(project: Project, tmp_path: Path) -> None:
+    shutil.copytree(tmp_path / "pictures", tmp_path / "masks")
+    concept = project.concepts[0].model_copy(update={"masks": str(tmp_path / "masks")})
+    masked, watcher = project.model_copy(update={"concepts": (concept,)}), Watcher()
+    assert watcher.look(project).outlook.items[0].mask is None
+    assert [own.mask and own.mask.name for own in watcher.look(masked).outlook.items] == ["0.png", "1.png"]
+    (tmp_path / "masks" / "1.png").unlink()
+    seen = watcher.look(masked)
+    assert [own.mask is None for own in seen.outlook.items] == [False, True]
+    assert [own for own in seen.report.warnings if "has no mask" in own.what]
 
 
 def test_a_file_of_prompts_is_read_again(project: Project, tmp_path: Path) -> None:

@@ -138,9 +138,10 @@ def test_a_project_that_names_other_folders_is_not_shown(page: Client, folder: P
     away = {**new, "images": "pictures", "model": str(folder / "secret")}
     assert "outside" in page.post("/new", away).json["error"]
     assert not (folder / "work" / "runs" / "n").exists(), "a refusal leaves nothing behind"
-    values = {"values": {"concepts.0.images": str(folder / "secret")}}
     before = (folder / "work" / "p.toml").read_text()
-    assert "outside" in page.post("/p/p/settings", values).json["error"]
+    for setting in ("images", "masks", "test_images"):
+        values = {"values": {f"concepts.0.{setting}": str(folder / "secret")}}
+        assert "outside" in page.post("/p/p/settings", values).json["error"]
     assert (folder / "work" / "p.toml").read_text() == before
 
 

@@ -150,7 +150,7 @@ def _bounds(marks: Sequence[Any]) -> tuple[float | None, float | None]:
     return (None if least is None else float(least)), (None if most is None else float(most))  # type: ignore[arg-type]
 
 
-PATHS = {"images", "test_images", "store", "path", "start_from", "vae", "model", "other_base"}
+PATHS = {"images", "masks", "test_images", "store", "path", "start_from", "vae", "model", "other_base"}
 """Settings of type text that name files or folders all the same."""
 
 

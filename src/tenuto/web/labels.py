@@ -19,6 +19,7 @@ LABELS = {
     "zero_terminal_snr": "Zero terminal SNR",
     "images": "Folder of pictures",
     "test_images": "Test pictures",
+    "masks": "Masks",
     "tag_csv": "Tag list (CSV)",
 }
 """Dotted place or last name of a setting -> what stands beside its input."""

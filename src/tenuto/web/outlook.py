@@ -51,8 +51,9 @@ class Watcher:
 
     def _read(self, project: Project, geometry: Geometry) -> Pictures:
         folders = [*(own.images for own in project.concepts), *(own.path for own in project.prior.folders)]
+        folders += [own.masks for own in project.concepts if own.masks]
         settings = (project.data.model_dump_json(), project.prior.model_dump_json(include={"folders"}))
-        concepts = tuple((own.name, own.images, own.repeats) for own in project.concepts)
+        concepts = tuple((own.name, own.images, own.masks, own.repeats) for own in project.concepts)
         key = (geometry, settings, concepts, tuple(_stamps(map(Path, folders))))
         if key not in self._pictures:
             self._pictures[key] = read_pictures(project, geometry)

@@ -11,7 +11,7 @@ from pathlib import Path
 from tenuto.project import Project, paths_of
 from tenuto.words import TenutoError
 
-FOLDERS = (".images", ".test_images", ".folders.path")
+FOLDERS = (".images", ".masks", ".test_images", ".folders.path")
 """Settings that name folders of pictures and captions."""
 
 
