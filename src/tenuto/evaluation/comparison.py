@@ -5,6 +5,7 @@ prompts -> base readings -> each arm's readings, seed by seed -> metrics -> curv
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
@@ -116,7 +117,7 @@ def compare(
         settings=settings.model_dump(mode="json"),
         arm_settings={arm.name: dict(arm.settings) for arm in arms},
         training_seeds={arm.name: [run.seed for run in arm.runs] for arm in arms},
-        logs={arm.name: [str(run.log) for run in arm.runs if run.log] for arm in arms},
+        logs={arm.name: [_seen_from(folder, run.log) for run in arm.runs if run.log] for arm in arms},
         base={"name": base.name, "family": base.family, "hash": base.hash, "prediction": base.process.prediction},
         hashes={
             **{f"{arm.name} seed {run.seed}": content_hash(run.lora) for arm in arms for run in arm.runs},
@@ -139,3 +140,11 @@ def _matched(curves: Mapping[str, list[Point]], seed: int) -> list[Ratio]:
         for quantity in quantities
         for tolerance in (0.02, 0.05)
     ]
+
+
+def _seen_from(folder: Path, file: Path) -> str:
+    """The file's path from the folder, so that both can be moved together."""
+    try:
+        return Path(os.path.relpath(file, folder)).as_posix()
+    except ValueError:  # another drive
+        return str(file)

@@ -110,6 +110,7 @@ class Comparison(Sealed):
     arm_settings: dict[str, dict[str, Any]] = Field(default_factory=dict)
     training_seeds: dict[str, list[int]] = Field(default_factory=dict)
     logs: dict[str, list[str]] = Field(default_factory=dict)
+    """Every training's log, by arm; from the comparison's folder."""
     base: dict[str, str] = Field(default_factory=dict)
     hashes: dict[str, str] = Field(default_factory=dict)
     versions: dict[str, str] = Field(default_factory=dict)

@@ -1,0 +1,66 @@
+"""Held as a project is that names no method, on ready sets: the demo's settings, three training seeds.
+
+    python -m benchmarks.light [--only NAME]
+
+Some ten minutes a set on two cores; it goes on where it was stopped. Raw numbers are copied to docs/evidence/light/,
+the table is printed.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from benchmarks.ready import PLAIN, Way, sweep_on
+from tenuto.cli.demo import SETTINGS
+from tenuto.cli.guard import guarded
+from tenuto.cli.screen import Screen
+from tenuto.evaluation.curve import compare_curves
+from tenuto.evaluation.record import Comparison
+from tenuto.pocket.concepts import CONCEPTS
+from tenuto.regularizers.cached_prior import CachedPrior
+from tenuto.work.processes import SideBySide
+from tenuto.work.sweep import run_sweep
+
+RUNS, RESULTS = Path("runs/light"), Path("docs/evidence/light")
+LIGHT = "light"
+WAYS = {PLAIN: Way(), LIGHT: Way(1, 0.1, {"cached_prior": CachedPrior()}, steps=8)}
+TRAINING = {"adapter": SETTINGS["training"]["adapter"]}
+TOLERANCE = 0.05
+
+
+def main(only: Annotated[list[str] | None, typer.Option(help="Just these ready sets.")] = None) -> None:
+    """Ctrl-C and the same command go on. Delete a set's JSON to measure it anew."""
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    with guarded() as stop, Screen() as screen:
+        for name in only or CONCEPTS:
+            if (numbers := RESULTS / f"{name}.json").is_file():
+                continue
+            sweep = sweep_on(name, WAYS, RUNS / "data", SETTINGS["comparison"], training=TRAINING, about="held lightly")
+            done = run_sweep(sweep, RUNS / name, screen, stop, SideBySide(2))
+            shutil.copy(RUNS / name / done.concepts[name].folder / "comparison.json", numbers)
+    for file in sorted(RESULTS.glob("*.json")):
+        print(line(file.stem, Comparison.load(file)))
+
+
+def line(name: str, found: Comparison) -> str:
+    """A row of the table: what each arm reached, and what the held one has of plain's where both are equally strong."""
+    plain, held = found.arms[PLAIN], found.arms[LIGHT]
+    both = (
+        f"{plain[key].mean:.3g} / {held[key].mean:.3g}" for key in ("concept_strength", "drift", "bake", "forwards")
+    )
+    curves = found.curves[PLAIN], found.curves[LIGHT]
+    ratios = (compare_curves(*curves, quantity, TOLERANCE) for quantity in ("drift", "bake"))
+    over = (f"{_said(own.mean)} ({', '.join(map(_said, own.per_seed))})" for own in ratios)
+    return f"| {name} | {' | '.join([*both, *over])} |"
+
+
+def _said(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2g}"
+
+
+if __name__ == "__main__":
+    typer.run(main)
