@@ -58,7 +58,7 @@ def test_the_same_is_asked_on_the_other_checkpoint(
     (report,) = run_project(load_project(file), tmp_path / "run")
     assert len(opened) == 2
     here = Comparison.load(tmp_path / "run" / "comparison.json")
-    assert here.logs == {"plain": ["plain/seed-0/log.jsonl"], "held": ["held/seed-0/log.jsonl"]}, "the run can be moved"
+    assert here.logs == {"held": ["held/seed-0/log.jsonl"]}, "the run can be moved"
     there = elsewhere_of(here, tmp_path / "run")
     assert there is not None
     assert there.base["name"] == str(tiny_v_folder)
