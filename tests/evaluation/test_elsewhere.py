@@ -59,6 +59,7 @@ def test_the_same_is_asked_on_the_other_checkpoint(
     assert len(opened) == 2
     here = Comparison.load(tmp_path / "run" / "comparison.json")
     assert here.logs == {"held": ["held/seed-0/log.jsonl"]}, "the run can be moved"
+    assert (tmp_path / "run" / here.logs["held"][0]).is_file()
     there = elsewhere_of(here, tmp_path / "run")
     assert there is not None
     assert there.base["name"] == str(tiny_v_folder)
@@ -70,7 +71,6 @@ def test_the_same_is_asked_on_the_other_checkpoint(
     assert not there.curves["held"], "no curves there"
     assert (tmp_path / "run" / FOLDER / there.pictures["held"]["trained"][0]).is_file()
     page = report.read_text(encoding="utf-8")
-    assert "instance loss" in page, "the logs were found"
     assert "On another checkpoint" in page
     assert str(tiny_v_folder) in page
 
