@@ -28,7 +28,8 @@ class MaskedPrior(Distilled):
     When   the concept is a part of the picture that can be cut out: a face, a dress, a hat.
     Paper  none found; `masked_prior_preservation_weight` of OneTrainer.
     Cost   one forward of the base per masked instance row.
-    Avoid  masks that cut the concept: the network still sees what is around it.
+    Avoid  masks that cut the concept: the network still sees what is around it. As a cure for bake: it was none
+           (docs/findings.md).
     """
 
     weight: NonNegativeFloat = 0.1
