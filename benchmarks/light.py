@@ -30,6 +30,8 @@ LIGHT = "light"
 WAYS = {PLAIN: Way(), LIGHT: Way(1, 0.1, {"cached_prior": CachedPrior()}, steps=8)}
 TRAINING = {"adapter": SETTINGS["training"]["adapter"]}
 TOLERANCE = 0.05
+SHOWN = {"concept_strength": ".3g", "drift": ".3g", "bake": ".3g", "forwards": ",.0f"}
+HEAD = "| set | concept, plain / held | drift | bake | forwards | drift over plain | bake over plain |\n|" + "---|" * 7
 
 
 def main(only: Annotated[list[str] | None, typer.Option(help="Just these ready sets.")] = None) -> None:
@@ -42,6 +44,7 @@ def main(only: Annotated[list[str] | None, typer.Option(help="Just these ready s
             sweep = sweep_on(name, WAYS, RUNS / "data", SETTINGS["comparison"], training=TRAINING, about="held lightly")
             done = run_sweep(sweep, RUNS / name, screen, stop, SideBySide(2))
             shutil.copy(RUNS / name / done.concepts[name].folder / "comparison.json", numbers)
+    print(HEAD)
     for file in sorted(RESULTS.glob("*.json")):
         print(line(file.stem, Comparison.load(file)))
 
@@ -49,9 +52,7 @@ def main(only: Annotated[list[str] | None, typer.Option(help="Just these ready s
 def line(name: str, found: Comparison) -> str:
     """A row of the table: what each arm reached, and what the held one has of plain's where both are equally strong."""
     plain, held = found.arms[PLAIN], found.arms[LIGHT]
-    both = (
-        f"{plain[key].mean:.3g} / {held[key].mean:.3g}" for key in ("concept_strength", "drift", "bake", "forwards")
-    )
+    both = (f"{plain[key].mean:{how}} / {held[key].mean:{how}}" for key, how in SHOWN.items())
     curves = found.curves[PLAIN], found.curves[LIGHT]
     ratios = (compare_curves(*curves, quantity, TOLERANCE) for quantity in ("drift", "bake"))
     over = (f"{_said(own.mean)} ({', '.join(map(_said, own.per_seed))})" for own in ratios)
