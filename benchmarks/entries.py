@@ -25,10 +25,11 @@ SWEPT: dict[str, tuple[str, tuple[float, ...]]] = {
     "timestep_window": ("high", (0.6, 0.8, 0.9)),
 }
 """Methods whose strength is another setting than their weight: the setting and its values, the usual one second."""
-COMPANY: Mapping[str, Regularizer] = {"cached_prior": CachedPrior(weight=1.0)}
+COMPANY: Mapping[str, Regularizer] = {"cached_prior": CachedPrior()}
 """Beside methods that do nothing alone."""
 POOL, RATIO = 8, 0.5
-"""Prior images per picture and prior rows per instance row of all that use them."""
+"""Prior images per picture and prior rows per instance row of methods that read the images; for those that read kept
+states they follow from the weight, as in anybody's project."""
 MORE_POOLS = {"prior_preservation": {50: 0.625}}
 """Further pools with their ratios: the article's x50, each image used once."""
 LOWER_RANKS = (2, 4)
@@ -76,14 +77,22 @@ def why_not(name: str) -> str | None:
 
 
 def _of(name: str, method: type[Regularizer], usual_only: bool) -> Iterator[Entry]:
-    pools = {POOL: RATIO, **MORE_POOLS.get(name, {})}
     for field, value in _strengths(name, method, usual_only):
         own = {name: method.model_validate({field: value})}
         together = {**(COMPANY if _lonely(own[name]) else {}), **own}
-        uses = any(each.needs_prior() for each in together.values())
-        for pool, ratio in pools.items() if uses else [(0, 0.0)]:
-            more = f", x{pool}" if len(pools) > 1 else ""
-            yield Entry(name + more, f"{field} {value:g}", Way(pool, ratio, together))
+        for more, pool in _pools(name, together).items():
+            yield Entry(name + more, f"{field} {value:g}", pool._replace(methods=together))
+
+
+def _pools(name: str, together: Mapping[str, Regularizer]) -> dict[str, Way]:
+    """What is added to the row's name, and the prior set of that row."""
+    using = [own for own in together.values() if own.needs_prior()]
+    if not using:
+        return {"": Way()}
+    if all(own.needs_states() for own in using):
+        return {"": Way(None, None, steps=None)}
+    more = MORE_POOLS.get(name, {})
+    return {f", x{pool}" if more else "": Way(pool, ratio) for pool, ratio in {POOL: RATIO, **more}.items()}
 
 
 def _lonely(method: Regularizer) -> bool:

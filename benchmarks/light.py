@@ -27,7 +27,7 @@ from tenuto.work.sweep import run_sweep
 
 RUNS, RESULTS = Path("runs/light"), Path("docs/evidence/light")
 LIGHT = "light"
-WAYS = {PLAIN: Way(), LIGHT: Way(1, 0.1, {"cached_prior": CachedPrior()}, steps=8)}
+WAYS = {PLAIN: Way(), LIGHT: Way(None, None, {"cached_prior": CachedPrior()}, steps=None)}
 TRAINING = {"adapter": SETTINGS["training"]["adapter"]}
 TOLERANCE = 0.05
 SHOWN = {"concept_strength": ".3g", "drift": ".3g", "bake": ".3g", "forwards": ",.0f"}

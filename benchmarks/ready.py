@@ -36,16 +36,16 @@ def best_rate() -> float:
 
 
 class Way(NamedTuple):
-    """One way of training."""
+    """One way of training. Pool, ratio and steps that are None follow from the methods, as in anybody's project."""
 
-    per_image: int = 0
+    per_image: int | None = 0
     """Prior images per picture."""
-    ratio: float = 0.0
+    ratio: float | None = 0.0
     """Prior rows per instance row."""
     methods: Mapping[str, Regularizer] = {}
     training: Mapping[str, Any] = {}
     """Training settings of its own."""
-    steps: int = 16
+    steps: int | None = 16
     """Steps of each prior image."""
 
 
@@ -53,20 +53,21 @@ def project_on(
     name: str, way: Way, folder: Path, comparison: Mapping[str, Any], training: Mapping[str, Any] = {}
 ) -> Project:
     """The demo's settings on a ready set, whose pictures are in folder/NAME."""
+    sampler = {**SETTINGS["prior"]["sampler"], "steps": way.steps}
+    prior = {**SETTINGS["prior"], "per_image": way.per_image, "ratio": way.ratio, "sampler": _given(sampler)}
     table = {
         **SETTINGS,
         "concepts": [concept_table(name, folder.absolute() / name)],
-        "prior": {
-            **SETTINGS["prior"],
-            "per_image": way.per_image,
-            "ratio": way.ratio,
-            "sampler": {**SETTINGS["prior"]["sampler"], "steps": way.steps},
-        },
+        "prior": _given(prior),
         "training": {**SETTINGS["training"], "adapter": ADAPTER, **training, **way.training},
         "comparison": {**comparison, "concept_groups": concept_groups(name)},
         "regularizers": dict(way.methods),
     }
     return make_project(table, f"benchmark on {name}")
+
+
+def _given(table: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in table.items() if value is not None}
 
 
 def sweep_on(

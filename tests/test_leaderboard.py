@@ -51,7 +51,9 @@ def test_every_method_of_the_catalogue_takes_part() -> None:
     assert len({entry.label for entry in usual}) == len(usual) == len({entry.method for entry in usual})
     pools = {entry.method: entry.way.per_image for entry in usual}
     assert pools["prior_preservation, x50"] == 50
+    assert pools["prior_prediction"] == 8
     assert pools["l2_to_base"] == 0
+    assert pools["cached_prior"] is pools["drift_controller"] is None, "as in anybody's project"
     assert set(next(e for e in usual if e.method == "drift_controller").way.methods) == {
         "cached_prior",
         "drift_controller",
