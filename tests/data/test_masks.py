@@ -67,6 +67,12 @@ def test_a_mask_of_another_shape_is_an_error_and_of_another_size_is_none(tmp_pat
     assert (wrong.level, wrong.what) == ("error", "128x128, and its picture is 199x150")
 
 
+def test_a_picture_is_not_its_own_mask(tmp_path: Path) -> None:
+    own = pictures(tmp_path / "p", "a.png")
+    (wrong,) = found(own, own)[1]
+    assert (wrong.level, wrong.what) == ("error", "is its own mask")
+
+
 def test_a_damaged_mask_is_named(tmp_path: Path) -> None:
     own = masks(tmp_path / "m", "a.png")
     (own / "a.png").write_bytes(b"no picture")

@@ -45,6 +45,8 @@ def wrong_with(mask: Path | None, picture: Path, size: Size, folder: Path) -> Pr
     if mask is None:
         what = f"has no mask in {folder}: all of it counts"
         return Problem("warning", str(picture), what, f"draw {picture.stem}.png there, white where it counts")
+    if mask == picture:
+        return Problem("error", str(mask), "is its own mask", f"give a folder of masks, or name them NAME{BESIDE}.png")
     try:
         own = image_size(mask)
     except TenutoError as error:
