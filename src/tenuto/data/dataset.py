@@ -13,7 +13,7 @@ from pydantic import Field, NonNegativeInt
 from tenuto.data.buckets import bucket_of, cropped_share
 from tenuto.data.captions import caption_path, is_sentence, join_tags, read_caption, split_tags
 from tenuto.data.images import EXTENSIONS, UNREAD_EXTENSIONS, look_of, read_image
-from tenuto.data.masks import BESIDE, find_masks, pictured, wrong_with
+from tenuto.data.masks import BESIDE, find_masks, is_mask, wrong_with
 from tenuto.data.problems import Level, Problem
 from tenuto.data.tags import has_trigger
 from tenuto.files import hash_file, hash_text
@@ -124,7 +124,7 @@ def _pictures(folder: Path, caption_extension: str, masks: Path | None) -> tuple
         raise TenutoError(f"{folder}: cannot be read ({error.strerror}); mend its permissions") from error
     everything = [path for path in entries if path.suffix.lower() in EXTENSIONS and path.is_file()]
     stems = {path.stem for path in everything}
-    pictures = [path for path in everything if not pictured(path, stems)]
+    pictures = [path for path in everything if not is_mask(path, stems)]
     if not pictures:
         hint = f"did you mean {inner[0]}?" if inner else f"it should hold {', '.join(EXTENSIONS)} files"
         raise TenutoError(f"{folder}: no pictures in this folder; {hint}")

@@ -20,7 +20,7 @@ ROUNDING = 1.5
 """Pixels by which a mask's shape may miss its picture's after rounding."""
 
 
-def pictured(path: Path, stems: Collection[str]) -> bool:
+def is_mask(path: Path, stems: Collection[str]) -> bool:
     """Whether this file is a mask of one of the pictures beside it."""
     return path.stem.endswith(BESIDE) and path.stem.removesuffix(BESIDE) in stems
 
