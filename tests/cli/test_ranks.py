@@ -25,6 +25,7 @@ from tests.still import still_at
 PROJECT = f"""{CONCEPT}trigger = "zxq"
 [prior]
 per_image = 4
+ratio = 1.0
 batch = 2
 store = "store"
 [prior.sampler]
