@@ -90,6 +90,13 @@ def test_names_follow_from_what_decides_the_image() -> None:
     assert first(plan_of(prompts(1, 1), batch=8)).id == plain.id
 
 
+def test_names_are_those_of_older_stores() -> None:
+    wanted = [Prompt("1girl, é", "s", 1, "c", Size(64, 96), "1girl")]
+    fancy = SamplerSettings(sampler="euler", steps=8, guidance=4, negative="low “quality”, \\(a\\)")
+    names = [plan_prior(wanted, sampler, seed=3, batch=4).images[0].id for sampler in (SamplerSettings(), fancy)]
+    assert names == ["0d5e1a020dac9bc3e46e", "63e55816d2aef2294ddc"]
+
+
 def test_doubles_give_one_image() -> None:
     assert len(plan_of([*prompts(2, 3), *prompts(2, 3)]).images) == 6
 

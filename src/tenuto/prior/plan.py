@@ -5,6 +5,7 @@ Images are named by what decides them, so a larger pool contains the smaller one
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
@@ -120,7 +121,7 @@ def plan_prior(prompts: Sequence[Prompt], sampler: SamplerSettings, *, seed: int
 
 def _image(prompt: Prompt, sampler: SamplerSettings, seed: int) -> PlannedImage:
     drawn = seed_for(seed, "prior image", source=prompt.source, copy=prompt.copy)
-    decides = (prompt.concept, prompt.text, str(prompt.bucket), str(drawn), sampler.model_dump_json())
+    decides = (prompt.concept, prompt.text, str(prompt.bucket), str(drawn), _written(sampler))
     return PlannedImage(
         id=hash_text(*decides)[:20],
         concept=prompt.concept,
@@ -131,6 +132,12 @@ def _image(prompt: Prompt, sampler: SamplerSettings, seed: int) -> PlannedImage:
         seed=drawn,
         source=prompt.source,
     )
+
+
+def _written(sampler: SamplerSettings) -> str:
+    """The sampler as it stands in names: written otherwise, no image of an older store would be found again."""
+    values = {name: getattr(sampler, name) for name in ("sampler", "steps", "guidance", "negative")}
+    return json.dumps(values, ensure_ascii=False, separators=(",", ":"))
 
 
 def _grouped(images: Iterable[PlannedImage], key: Callable[[PlannedImage], Hashable]) -> Iterable[list[PlannedImage]]:
