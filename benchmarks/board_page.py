@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,7 +14,8 @@ from benchmarks.standings import (
     AS_SHIPPED,
     FEWER_STEPS,
     LOWER_WEIGHT,
-    ConceptOnBoard,
+    STRONG_ENOUGH,
+    Cell,
     curve,
     standings,
 )
@@ -29,23 +31,22 @@ BASELINES = (PLAIN, *PARTS)
 TEMPLATE = Path(__file__).parent / "leaderboard.md.j2"
 
 
-def write_board(board: Sequence[ConceptOnBoard], page: Path, drawing: Path, data: Path) -> None:
+def write_board(board: Sequence[Cell], page: Path, drawing: Path, data: Path) -> None:
     """Write the page, its plot, and the board that others show."""
     found = standings(board)
     shown = as_board(board, found)
     write_text(drawing, plot(shown))
     write_text(data, shown.model_dump_json(indent=1) + "\n")
-    write_text(page, text(board, found, f"{drawing.parent.name}/{drawing.name}"))
+    write_text(page, text(board, found, shown, f"{drawing.parent.name}/{drawing.name}"))
 
 
-def text(board: Sequence[ConceptOnBoard], found: Sequence[Standing], drawing: str) -> str:
+def text(board: Sequence[Cell], found: Sequence[Standing], shown: Board, drawing: str) -> str:
     """The page."""
     environment = Environment(undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True)
     environment.filters |= {"told": Reading.told, "short": short}
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
-        quick=any(own.quick for own in board),
-        concepts=_named_sets(board),
-        first=board[0],
+        board=shown,
+        strong_enough=STRONG_ENOUGH,
         advice=advice(found),
         plot=drawing,
         found=found,
@@ -90,28 +91,22 @@ def _overlap(a: Reading, b: Reading) -> bool:
     return bool(a.interval and b.interval and a.interval[0] <= b.interval[1] and b.interval[0] <= a.interval[1])
 
 
-def as_board(board: Sequence[ConceptOnBoard], found: Sequence[Standing]) -> Board:
+def as_board(board: Sequence[Cell], found: Sequence[Standing]) -> Board:
     """What is shown anywhere, without the raw numbers."""
-    labels = {own.method: f"{own.method}, {own.strength}" if own.strength else own.method for own in found}
     return Board(
-        concepts=_named_sets(board),
+        concepts=Counter(own.concept + ("" if own.tuned else " (kept out)") for own in board),
         updates=board[0].updates,
-        seeds=board[0].seeds,
         quick=any(own.quick for own in board),
         standings=list(found),
-        curves={method: list(curve(board, label, SHARES)) for method, label in labels.items() if method not in PARTS},
+        curves={own.method: list(curve(board, own.method, SHARES)) for own in found if own.method not in PARTS},
     )
 
 
-def _empty(board: Sequence[ConceptOnBoard], found: Sequence[Standing]) -> dict[str, str]:
+def _empty(board: Sequence[Cell], found: Sequence[Standing]) -> dict[str, str]:
     """Columns without any number -> why."""
     arms = [arm for own in board for arm in own.arms.values()]
     return {
         column: next((arm.reasons[name] for arm in arms if name in arm.reasons), "not measured")
         for name, column in AS_SHIPPED.items()
-        if all(getattr(own, name) is None for own in found)
+        if all(own.as_shipped[name] is None for own in found)
     }
-
-
-def _named_sets(board: Sequence[ConceptOnBoard]) -> list[str]:
-    return [own.concept + ("" if own.tuned else " (kept out)") for own in board]

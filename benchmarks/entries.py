@@ -1,6 +1,7 @@
-"""Who takes part in the leaderboard: every method of the catalogue at several strengths, and the trivial baselines.
+"""Who takes part in the leaderboard: every method of the catalogue, and the trivial baselines.
 
-A method that is added to the catalogue takes part by itself: its weight is swept around its own default.
+Each method's strength is tried first (`tried`), then all stand on the board at one strength each (`entries`). A method
+that is added to the catalogue takes part by itself: its weight is tried around its own default.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from benchmarks.ready import ADAPTER, PLAIN, Way
+from benchmarks.ready import PLAIN, Way
+from tenuto.cli.demo import SETTINGS
 from tenuto.regularizers.base import Regularizer
 from tenuto.regularizers.cached_prior import CachedPrior
 from tenuto.regularizers.catalogue import REGULARIZERS
@@ -19,12 +21,15 @@ from tenuto.regularizers.catalogue import REGULARIZERS
 FACTORS = (0.25, 1.0, 4.0)
 """The strengths that are tried, as multiples of the method's default; those that it does not allow are left out."""
 SWEPT: dict[str, tuple[str, tuple[float, ...]]] = {
-    "drift_controller": ("budget", (0.05, 0.1, 0.2)),
+    "drift_controller": ("budget", (0.1, 0.2, 0.4)),
+    "gram_penalty": ("weight", (1.0, 30.0, 300.0)),
     "max_norm": ("limit", (0.25, 1.0, 4.0)),
     "ema_average": ("decay", (0.9, 0.99, 0.999)),
     "timestep_window": ("high", (0.6, 0.8, 0.9)),
 }
-"""Methods whose strength is another setting than their weight: the setting and its values, the usual one second."""
+"""Methods whose strength is another setting than their weight, or is tried at other values: the setting and its values,
+the second one for a quick board."""
+ADAPTER: Mapping[str, Any] = SETTINGS["training"]["adapter"]
 COMPANY: Mapping[str, Regularizer] = {"cached_prior": CachedPrior()}
 """Beside methods that do nothing alone."""
 POOL, RATIO = 8, 0.5
@@ -33,6 +38,8 @@ states they follow from the weight, as in anybody's project."""
 MORE_POOLS = {"prior_preservation": {50: 0.625}}
 """Further pools with their ratios: the article's x50, each image used once."""
 LOWER_RANKS = (2, 4)
+LOWER_RATE = 5e-4
+"""The plain LoRA's best on the validation concept (docs/evidence/learning-rate.json): it shall be no straw man."""
 ADAPTERS: Mapping[str, Mapping[str, Any]] = {
     "DoRA": {"dora": True}, "LoHa": {"kind": "loha"}, "LoKr": {"kind": "lokr"}, "OFT": {"kind": "oft"},
     "BOFT": {"kind": "boft"},
@@ -48,25 +55,52 @@ class Entry:
     """Its row: a method of the catalogue, or a baseline."""
     strength: str
     way: Way
+    name: str = ""
+    """In the catalogue; empty: a baseline."""
+    value: float | None = None
+    """The strength as a number."""
 
     @property
     def label(self) -> str:
         return f"{self.method}, {self.strength}" if self.strength else self.method
 
 
-def entries(*, usual_only: bool = False, only: tuple[str, ...] = ()) -> list[Entry]:
-    """Everyone who takes part; `usual_only`: each method at its usual strength alone."""
+def tried(only: tuple[str, ...] = ()) -> list[Entry]:
+    """The plain LoRA, and every method at each of its strengths: with further pools it takes the same one."""
+    return [Entry(PLAIN, "", Way())] + [
+        next(_at(name, value)) for name in _taking_part(only) for value in strengths(name)
+    ]
+
+
+def entries(chosen: Mapping[str, float], only: tuple[str, ...] = ()) -> list[Entry]:
+    """Everyone on the board: the baselines, and each method at its chosen strength."""
     found = [Entry(PLAIN, "", Way())]
-    found += [_plain(f"rank {rank}", {"rank": rank}) for rank in LOWER_RANKS]
-    found += [_plain(kind, own) for kind, own in ADAPTERS.items() if not only]
-    for name, method in REGULARIZERS.items():
-        if not why_not(name) and (not only or name in only):
-            found += _of(name, method, usual_only)
-    return found
+    found += [_plain(f"rank {rank}", adapter={**ADAPTER, "rank": rank}) for rank in LOWER_RANKS]
+    found += [_plain(f"rate {LOWER_RATE:g}", optimizer={"lr": LOWER_RATE})]
+    found += [_plain(kind, adapter={**ADAPTER, **own}) for kind, own in ADAPTERS.items() if not only]
+    return found + [entry for name in _taking_part(only) for entry in _at(name, chosen[name])]
 
 
-def _plain(what: str, adapter: Mapping[str, Any]) -> Entry:
-    return Entry(f"{PLAIN}, {what}", "", Way(training={"adapter": {**ADAPTER, **adapter}}))
+def untried(only: tuple[str, ...] = ()) -> dict[str, float]:
+    """A strength for every method, without trying."""
+    return {name: SWEPT[name][1][1] if name in SWEPT else REGULARIZERS[name]().weight for name in _taking_part(only)}
+
+
+def strengths(name: str) -> list[float]:
+    """The values of a method's strength that are tried."""
+    if name in SWEPT:
+        return list(SWEPT[name][1])
+    method = REGULARIZERS[name]
+    values = [method().weight * factor for factor in FACTORS]
+    return [value for value in values if _allowed(method, {"weight": value})]
+
+
+def _taking_part(only: tuple[str, ...]) -> list[str]:
+    return [name for name in REGULARIZERS if not why_not(name) and (not only or name in only)]
+
+
+def _plain(what: str, **training: Mapping[str, Any]) -> Entry:
+    return Entry(f"{PLAIN}, {what}", "", Way(training=training))
 
 
 def why_not(name: str) -> str | None:
@@ -76,12 +110,13 @@ def why_not(name: str) -> str | None:
     return None
 
 
-def _of(name: str, method: type[Regularizer], usual_only: bool) -> Iterator[Entry]:
-    for field, value in _strengths(name, method, usual_only):
-        own = {name: method.model_validate({field: value})}
-        together = {**(COMPANY if _lonely(own[name]) else {}), **own}
-        for more, pool in _pools(name, together).items():
-            yield Entry(name + more, f"{field} {value:g}", pool._replace(methods=together))
+def _at(name: str, value: float) -> Iterator[Entry]:
+    """A method at a strength, in each of its pools."""
+    field = SWEPT[name][0] if name in SWEPT else "weight"
+    own = {name: REGULARIZERS[name].model_validate({field: value})}
+    together = {**(COMPANY if _lonely(own[name]) else {}), **own}
+    for more, pool in _pools(name, together).items():
+        yield Entry(name + more, f"{field} {value:g}", pool._replace(methods=together), name, value)
 
 
 def _pools(name: str, together: Mapping[str, Regularizer]) -> dict[str, Way]:
@@ -97,15 +132,6 @@ def _pools(name: str, together: Mapping[str, Regularizer]) -> dict[str, Way]:
 
 def _lonely(method: Regularizer) -> bool:
     return method.needs_company() or (method.needs_sensor() > 0 and not method.holds())
-
-
-def _strengths(name: str, method: type[Regularizer], usual_only: bool) -> list[tuple[str, float]]:
-    if name in SWEPT:
-        field, values = SWEPT[name]
-        return [(field, values[1])] if usual_only else [(field, value) for value in values]
-    usual = method().weight
-    tried = [usual * factor for factor in ((1.0,) if usual_only else FACTORS)]
-    return [("weight", weight) for weight in tried if _allowed(method, {"weight": weight})]
 
 
 def _allowed(method: type[Regularizer], settings: dict[str, Any]) -> bool:

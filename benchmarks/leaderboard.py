@@ -2,26 +2,28 @@
 
     python -m benchmarks.leaderboard [--only NAME] [--method NAME] [--quick] [--page] [--on ray://HOST:10001]
 
-Days on two CPU cores; stopped anywhere, the same command goes on. Each ready set is a sweep; when one is finished, its
-raw numbers go to docs/leaderboard/ and the page is written anew, with the board that the package ships
-(src/tenuto/evaluation/leaderboard.json); what stands there is not measured again. `--quick` (minutes) shows that
-everything works, in runs/leaderboard-quick/. `--page` only writes the page.
+First each method's strengths are tried on one ready set; then everyone is measured at one strength on every ready set
+and training seed, a cell at a time. A finished cell goes to docs/leaderboard/ and the page is written anew, with the
+board that the package ships (src/tenuto/evaluation/leaderboard.json); what stands there is not measured again. Half a
+day on two CPU cores; stopped anywhere, the same command goes on. `--quick` (minutes) shows that everything works, in
+runs/leaderboard-quick/. `--page` only writes the page.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import typer
 
 from benchmarks.board_page import write_board
-from benchmarks.entries import Entry, entries
-from benchmarks.ready import PLAIN, SEEDS, Way, best_rate, plain_lora, sweep_on
-from benchmarks.standings import ArmOnBoard, ConceptOnBoard, numbers_of, reasons_of
+from benchmarks.entries import ADAPTER, Entry, entries, tried, untried
+from benchmarks.ready import PLAIN, SEEDS, Way, plain_lora, sweep_on
+from benchmarks.standings import ArmOnBoard, Cell, best_strength, numbers_of, reasons_of
 from tenuto.cli.cluster import RETRIES, AtOnce, Cpus, Engage, Gpus, On, Retries, engaged
-from tenuto.cli.demo import called
+from tenuto.cli.demo import SETTINGS, called
 from tenuto.cli.guard import guarded
 from tenuto.cli.screen import Screen
 from tenuto.evaluation.board import SHIPPED
@@ -33,25 +35,30 @@ from tenuto.regularizers.catalogue import REGULARIZERS
 from tenuto.words import TenutoError
 from tenuto.work.sweep import run_sweep
 
-KEPT_OUT = ("style", "second-character")
+KEPT_OUT = ("second-character", "style")
 """Ready sets that no default was ever tuned on."""
 SECOND, INSTEAD = "second-character", "crazy-eyes"
 """The ready set whose plain LoRA every arm is measured beside, and the one that stands in on that set itself."""
-ORDER = ("head-in-a-jar", *KEPT_OUT, "crazy-eyes", "character", "clothing", "small")
+ORDER = (*KEPT_OUT, "head-in-a-jar", "crazy-eyes", "character", "clothing", "small")
+STRENGTHS = "strengths"
+"""The name of the trial of strengths, beside the cells."""
 COMPARISON: dict[str, Any] = {
-    "seeds": [0],
-    "prompts": 4,
-    "drift_prompts": 10,
-    "states": 4,
-    "steps": 10,
-    "guidance": 4.0,
-    "curve_checkpoints": 2,
+    **SETTINGS["comparison"],
+    "curve_checkpoints": 1,
     "curve_prompts": 3,
-    "curve_weights": [0.5, 0.75, 1.25, 1.5],
-    "weights": [0.0, 1.0, 1.5, 2.0, 2.5, 3.0],
-    "strip_prompts": 6,
-    "strip_seeds": 1,
+    "curve_weights": [0.5, 0.75, 1.5],
 }
+
+
+class Place(NamedTuple):
+    """A ready set at a training seed."""
+
+    concept: str
+    seed: int
+
+    @property
+    def file(self) -> str:
+        return f"{self.concept}-{self.seed}.json"
 
 
 class Size(NamedTuple):
@@ -62,20 +69,20 @@ class Size(NamedTuple):
     page: Path
     shipped: Path
     """The board as data, for whoever shows it."""
-    concepts: tuple[str, ...] = ORDER
-    seeds: tuple[int, ...] = SEEDS
-    updates: int = 240
-    usual_only: bool = False
-    """Each method at one strength alone."""
+    places: tuple[Place, ...]
+    """The cells."""
+    trial: Place | None = Place("clothing", 3)
+    """Where strengths are tried: on the validation set, at a seed of its own. None: they are not."""
+    updates: int = SETTINGS["training"]["steps"]
     comparison: Mapping[str, Any] = COMPARISON
 
     @property
     def training(self) -> dict[str, Any]:
-        return {"steps": self.updates, "save_every": self.updates // 4, "optimizer": {"lr": best_rate()}}
+        return {"steps": self.updates, "save_every": self.updates // 4, "adapter": ADAPTER}
 
     @property
     def quick(self) -> bool:
-        return self.usual_only
+        return self.trial is None
 
     def aside(self, name: str) -> Size:
         """The same work with results of its own: of some methods only, they are no board."""
@@ -89,16 +96,16 @@ FULL = Size(
     results=Path("docs/leaderboard"),
     page=Path("docs/leaderboard.md"),
     shipped=Path("src/tenuto/evaluation") / SHIPPED,
+    places=tuple(Place(concept, seed) for seed in SEEDS for concept in ORDER),  # every set before any is seen again
 )
 QUICK = Size(
     runs=Path("runs/leaderboard-quick"),
     results=Path("runs/leaderboard-quick/results"),
     page=Path("runs/leaderboard-quick/leaderboard.md"),
     shipped=Path("runs/leaderboard-quick") / SHIPPED,
-    concepts=ORDER[:1],
-    seeds=SEEDS[:1],
+    places=(Place("head-in-a-jar", 0),),
+    trial=None,
     updates=40,
-    usual_only=True,
     comparison={
         **COMPARISON, "prompts": 2, "drift_prompts": 4, "states": 2, "steps": 6, "curve_checkpoints": 1,
         "curve_prompts": 1, "curve_weights": [0.5], "weights": [], "shown": 1,
@@ -120,30 +127,30 @@ def with_second(name: str, size: Size, listener: Listener, stop: Callable[[], bo
     return {**size.comparison, "second_lora": str(lora), "second_prompt": called(other)}
 
 
-def run_concept(
-    name: str, chosen: Sequence[Entry], size: Size, engage: Engage, listener: Listener, stop: Callable[[], bool]
-) -> ConceptOnBoard:
-    """Train and compare everyone on one ready set."""
-    ways = {entry.label: entry.way for entry in chosen}
+def run_cell(
+    place: Place, chosen: Sequence[Entry], size: Size, engage: Engage, listener: Listener, stop: Callable[[], bool]
+) -> Cell:
+    """Train and compare everyone on one ready set at one seed."""
+    name = place.concept
     sweep = sweep_on(
         name,
-        ways,
+        {entry.label: entry.way for entry in chosen},
         size.runs / "data",
         with_second(name, size, listener, stop),
-        seeds=size.seeds,
+        seeds=(place.seed,),
         training=size.training,
-        about=f"leaderboard: {name}",
+        about=f"leaderboard: {name}, seed {place.seed}",
     )
-    place = size.runs / name
-    result = run_sweep(sweep, place, listener, stop, engage(sweep.projects(), place))
-    whole = Comparison.load(place / result.concepts[name].folder / "comparison.json")
-    return ConceptOnBoard(
+    folder = size.runs / Path(place.file).stem
+    result = run_sweep(sweep, folder, listener, stop, engage(sweep.projects(), folder))
+    whole = Comparison.load(folder / result.concepts[name].folder / "comparison.json")
+    return Cell(
         concept=name,
         kind=CONCEPTS[name].kind,
         tuned=name not in KEPT_OUT,
+        seed=place.seed,
         quick=size.quick,
         updates=size.updates,
-        seeds=list(size.seeds),
         arms={
             entry.label: ArmOnBoard(
                 method=entry.method,
@@ -159,22 +166,31 @@ def run_concept(
     )
 
 
-def is_there(name: str, chosen: Sequence[Entry], size: Size) -> bool:
-    """Whether a ready set's results hold everyone at this size of work. Delete the file to measure it anew."""
-    path = size.results / f"{name}.json"
-    if not path.is_file():
-        return False
-    found = ConceptOnBoard.model_validate_json(path.read_text(encoding="utf-8"))
-    asked = ComparisonSettings.model_validate(size.comparison).model_dump(mode="json", include=set(size.comparison))
-    same = (found.updates, tuple(found.seeds)) == (size.updates, size.seeds)
-    same = same and all(found.settings.get(name) == value for name, value in asked.items())
-    return same and {entry.label for entry in chosen} <= found.arms.keys()
+def kept_cell(file: Path, chosen: Sequence[Entry], size: Size, run: Callable[[], Cell]) -> Cell:
+    """The cell in this file, if it holds everyone at this size of work; else it is run and put there."""
+    if file.is_file():
+        found = Cell.load(file)
+        asked = ComparisonSettings.model_validate(size.comparison).model_dump(mode="json", include=set(size.comparison))
+        same = found.updates == size.updates and all(found.settings.get(name) == value for name, value in asked.items())
+        if same and {entry.label for entry in chosen} <= found.arms.keys():
+            return found
+    found = run()
+    found.save(file)
+    return found
+
+
+def best_of(cell: Cell, candidates: Sequence[Entry]) -> dict[str, float]:
+    """Every method's strength that did best in the trial."""
+    own = {name: [entry for entry in candidates if entry.name == name] for name in REGULARIZERS}
+    best = {name: best_strength(cell, [entry.label for entry in found]) for name, found in own.items() if found}
+    return {
+        entry.name: entry.value for entry in candidates if entry.value is not None and best[entry.name] == entry.label
+    }
 
 
 def write_page(size: Size) -> Path:
-    """From whatever results there are."""
-    files = [size.results / f"{name}.json" for name in ORDER]
-    board = [ConceptOnBoard.model_validate_json(path.read_text(encoding="utf-8")) for path in files if path.is_file()]
+    """From whatever cells there are."""
+    board = [Cell.load(size.results / place.file) for place in size.places if (size.results / place.file).is_file()]
     if not board:
         raise TenutoError(f"{size.results}: no results yet; run python -m benchmarks.leaderboard")
     write_board(board, size.page, size.results / "curves.svg", size.shipped)
@@ -186,7 +202,7 @@ def main(
     method: Annotated[
         list[str] | None, typer.Option(help="Just these methods, beside the baselines; results go to the run's folder.")
     ] = None,
-    quick: Annotated[bool, typer.Option(help="Minutes: one set, one seed, one strength, few updates.")] = False,
+    quick: Annotated[bool, typer.Option(help="Minutes: one set, one seed, untried strengths, few updates.")] = False,
     page: Annotated[bool, typer.Option(help="Only write the page from the results that are there.")] = False,
     on: On = None,
     cpus: Cpus = None,
@@ -199,13 +215,25 @@ def main(
     with guarded() as stop, Screen() as screen, engaged(on, cpus, gpus, retries, screen, at_once) as engage:
         if strange := set(method or ()) - REGULARIZERS.keys():
             raise TenutoError(f"--method {min(strange)}: no such method; tenuto methods lists them")
+        if strange := set(only or ()) - set(ORDER):
+            raise TenutoError(f"--only {min(strange)}: no such ready set; there are: {', '.join(ORDER)}")
         if method:
             size = size.aside("-".join(method))
-        chosen = entries(usual_only=size.usual_only, only=tuple(method or ()))
-        for name in () if page else only or size.concepts:
-            if not is_there(name, chosen, size):
-                run_concept(name, chosen, size, engage, screen, stop).save(size.results / f"{name}.json")
-            write_page(size)
+
+        def cell(place: Place, chosen: Sequence[Entry], file: str) -> Cell:
+            stage(screen, f"{Path(file).stem}: {len(chosen)} arms on {place.concept} at seed {place.seed}")
+            run = partial(run_cell, place, chosen, size, engage, screen, stop)
+            return kept_cell(size.results / file, chosen, size, run)
+
+        if not page:
+            chosen = untried()
+            if size.trial is not None:
+                candidates = tried(tuple(method or ()))
+                chosen = best_of(cell(size.trial, candidates, f"{STRENGTHS}.json"), candidates)
+            for place in size.places:
+                if not only or place.concept in only:
+                    cell(place, entries(chosen, tuple(method or ())), place.file)
+                    write_page(size)
         typer.echo(str(write_page(size)))
 
 

@@ -1,6 +1,6 @@
 """The leaderboard's arithmetic: from the curves of every arm to one line per method. Pure functions of plain data.
 
-Everything is read at matched concept strength: in each cell (a concept and a training seed) at the plain LoRA's as
+Everything is read at matched concept strength: in each cell (a ready set at a training seed) at the plain LoRA's as
 shipped, or a share of it, by straight lines on the arm's curve (checkpoints x weights), never beyond it.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from pydantic import Field
 
@@ -25,38 +25,46 @@ LOWER_WEIGHT, FEWER_STEPS = f"{PLAIN} at lower weight", f"{PLAIN} with fewer ste
 """Baselines that are parts of the plain LoRA's own curve."""
 SHARES = (0.75, 1.0)
 """Of the plain LoRA's concept strength: where all are compared."""
+STRONG_ENOUGH = 0.75
+"""Share of the plain LoRA's concept strength that a LoRA should have as shipped: nobody wants to turn each one up."""
 AS_SHIPPED = {
-    "usable_weight": "usable weight",
+    "concept_strength": "concept",
+    "drift": "nD",
+    "drift_p95": "nD p95",
+    "guided_drift": "guided nD",
+    "selectivity": "selectivity",
+    "bake": "bake",
     "trigger_necessity": "trigger necessity",
+    "tag_compliance": "tag compliance",
     "pres": "PRES",
     "div": "DIV",
+    "usable_weight": "usable weight",
     "additivity": "additivity error",
 }
 """Numbers of the LoRAs as they are, at whatever concept strength: metric -> its column."""
 
 
 class ArmOnBoard(Settings):
-    """One arm on one concept: its curve and its numbers as shipped."""
+    """One arm in one cell: its curve and its numbers as shipped."""
 
     method: str
     strength: str
     points: list[Point]
-    numbers: dict[str, list[float | None]]
-    """Metric -> per training seed."""
+    numbers: dict[str, float | None]
     reasons: dict[str, str] = Field(default_factory=dict)
-    """Metric -> why it has no number at any seed."""
+    """Metric -> why it has no number."""
 
 
-class ConceptOnBoard(Settings):
-    """docs/leaderboard/CONCEPT.json: everything that the page is made of."""
+class Cell(Settings):
+    """docs/leaderboard/CONCEPT-SEED.json: everyone on one ready set at one training seed."""
 
     concept: str
     kind: str
     tuned: bool
-    """Whether defaults were tuned on it."""
+    """Whether defaults were tuned on the set."""
+    seed: int
     quick: bool = False
     updates: int
-    seeds: list[int]
     arms: dict[str, ArmOnBoard]
     settings: dict[str, object] = Field(default_factory=dict)
     versions: dict[str, str] = Field(default_factory=dict)
@@ -64,12 +72,14 @@ class ConceptOnBoard(Settings):
     def save(self, path: Path) -> None:
         write_text(path, self.model_dump_json(indent=1) + "\n")
 
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        return cls.model_validate_json(path.read_text(encoding="utf-8"))
 
-class Cell(Settings):
-    """One concept at one training seed."""
 
-    concept: str
-    seed: int
+class Match(Settings):
+    """One arm beside the plain LoRA of its cell."""
+
     tuned: bool
     points: list[Point]
     plain: list[Point]
@@ -91,26 +101,39 @@ class Cell(Settings):
         whole = getattr(end, quantity) if end else None
         return value / whole if value is not None and whole else None
 
+    def strong(self) -> float:
+        """The arm's concept strength as shipped over the plain LoRA's; 0 where there is none."""
+        own, end = final(self.points), self.end()
+        return (own.concept or 0.0) / end.concept if own and end and end.concept else 0.0
 
-def cells_of(board: Sequence[ConceptOnBoard], label: str) -> list[Cell]:
-    """Where an arm was measured."""
+
+def matches_of(board: Sequence[Cell], method: str) -> list[Match]:
+    """A row of the board, in every cell that has it."""
     return [
-        Cell(
-            concept=own.concept,
-            seed=seed,
-            tuned=own.tuned,
-            points=[point for point in own.arms[label].points if point.seed == seed],
-            plain=[point for point in own.arms[PLAIN].points if point.seed == seed],
-        )
-        for own in board
-        if label in own.arms
-        for seed in sorted({point.seed for point in own.arms[label].points})
+        Match(tuned=cell.tuned, points=arm.points, plain=cell.arms[PLAIN].points)
+        for cell in board
+        for arm in cell.arms.values()
+        if arm.method == method
     ]
 
 
-def standings(board: Sequence[ConceptOnBoard]) -> list[Standing]:
-    """One line per method at its best strength, and the baselines; the least drift at equal concept first."""
-    found = [_standing(board, method, labels) for method, labels in _methods(board).items()]
+def best_strength(cell: Cell, labels: Sequence[str]) -> str:
+    """Of a method's arms the one with the least drift at the plain LoRA's concept strength, among those that are strong
+    enough as shipped; where none is, the strongest."""
+
+    def judged(label: str) -> tuple[bool, float, float]:
+        match = Match(tuned=cell.tuned, points=cell.arms[label].points, plain=cell.arms[PLAIN].points)
+        ratio = match.ratio("drift")
+        good = ratio is not None and match.strong() >= STRONG_ENOUGH
+        return (not good, ratio if good and ratio is not None else 0.0, -match.strong())
+
+    return min(labels, key=judged)
+
+
+def standings(board: Sequence[Cell]) -> list[Standing]:
+    """One line per method, and the baselines; the least drift at equal concept first."""
+    methods = dict.fromkeys(arm.method for cell in board for arm in cell.arms.values())
+    found = [_standing(board, method) for method in methods]
     plain = next(own for own in found if own.method == PLAIN)
     found = [*found, *(_part_of_plain(plain, board, name) for name in (LOWER_WEIGHT, FEWER_STEPS))]
     return sorted(found, key=_order)
@@ -122,68 +145,42 @@ def _order(own: Standing) -> tuple[float, float]:
     return (float(missed > 0.5), whole.value if whole.value is not None else math.inf)
 
 
-def _methods(board: Sequence[ConceptOnBoard]) -> dict[str, list[str]]:
-    """Method -> labels of its arms."""
-    found: dict[str, list[str]] = {}
-    for own in board:
-        for label, arm in own.arms.items():
-            labels = found.setdefault(arm.method, [])
-            if label not in labels:
-                labels.append(label)
-    return found
-
-
-def best_strength(board: Sequence[ConceptOnBoard], labels: Sequence[str]) -> str:
-    """The arm with the least drift at the plain LoRA's strength, on the concepts that may be tuned on (on all, where
-    none of those was measured). One that gets there less often comes after one that gets there more often."""
-
-    def judged(label: str) -> tuple[float, float]:
-        cells = cells_of(board, label)
-        tuned = [cell for cell in cells if cell.tuned] or cells
-        ratios = [ratio for cell in tuned if (ratio := cell.ratio("drift")) is not None]
-        return (-len(ratios) / max(len(tuned), 1), geometric_mean(ratios) if ratios else math.inf)
-
-    return min(labels, key=judged)
-
-
-def _standing(board: Sequence[ConceptOnBoard], method: str, labels: Sequence[str]) -> Standing:
-    label = best_strength(board, labels)
-    cells = cells_of(board, label)
-    arms = [(own.arms[label], own.arms[PLAIN]) for own in board if label in own.arms]
+def _standing(board: Sequence[Cell], method: str) -> Standing:
+    arms = [(arm, cell.arms[PLAIN]) for cell in board for arm in cell.arms.values() if arm.method == method]
     return Standing(
         method=method,
-        strength=arms[0][0].strength,
-        **_read(cells),
+        strength=", ".join(dict.fromkeys(arm.strength for arm, _ in arms)),
+        **_read(matches_of(board, method)),
         forwards=_cost(arms, "forwards"),
         seconds=_cost(arms, "seconds"),
-        **{name: _mean(value for arm, _ in arms for value in arm.numbers.get(name, [])) for name in AS_SHIPPED},
+        as_shipped={name: _mean(arm.numbers.get(name) for arm, _ in arms) for name in AS_SHIPPED},
     )
 
 
-def _part_of_plain(plain: Standing, board: Sequence[ConceptOnBoard], name: str) -> Standing:
+def _part_of_plain(plain: Standing, board: Sequence[Cell], name: str) -> Standing:
     """The plain LoRA turned down, or stopped early: what costs nothing."""
 
-    def belongs(cell: Cell, point: Point) -> bool:
-        end = cell.end()
+    def belongs(match: Match, point: Point) -> bool:
+        end = match.end()
         return end is not None and (point.step == end.step if name == LOWER_WEIGHT else point.strength == 1.0)
 
-    cells = [
-        cell.model_copy(update={"points": [p for p in cell.points if belongs(cell, p) and p.strength <= 1.0]})
-        for cell in cells_of(board, PLAIN)
+    matches = [
+        match.model_copy(update={"points": [p for p in match.points if belongs(match, p) and p.strength <= 1.0]})
+        for match in matches_of(board, PLAIN)
     ]
-    return plain.model_copy(update={"method": name, **_read(cells), **dict.fromkeys(AS_SHIPPED)})
+    return plain.model_copy(update={"method": name, **_read(matches), "as_shipped": dict.fromkeys(AS_SHIPPED)})
 
 
-def _read(cells: Sequence[Cell]) -> dict[str, Any]:
-    def ratios(quantity: Quantity, share: float = 1.0, chosen: Sequence[Cell] = cells) -> Reading:
-        return reading([cell.ratio(quantity, share) for cell in chosen], geometric_mean)
+def _read(matches: Sequence[Match]) -> dict[str, Any]:
+    def ratios(quantity: Quantity, share: float = 1.0, chosen: Sequence[Match] = matches) -> Reading:
+        return reading([match.ratio(quantity, share) for match in chosen], geometric_mean)
 
     return {
         "drift": {f"{share:g}": ratios("drift", share) for share in SHARES},
-        "kept_out": ratios("drift", chosen=[cell for cell in cells if not cell.tuned]),
+        "kept_out": ratios("drift", chosen=[match for match in matches if not match.tuned]),
         "bake": ratios("bake"),
-        "bleed": reading([cell.read("bleed") for cell in cells], mean),
-        "volume": reading([hypervolume(cell.points) for cell in cells], mean),
+        "bleed": reading([match.read("bleed") for match in matches], mean),
+        "volume": reading([hypervolume(match.points) for match in matches], mean),
     }
 
 
@@ -217,13 +214,13 @@ def hypervolume(points: Iterable[Point]) -> float | None:
     return area
 
 
-def curve(board: Sequence[ConceptOnBoard], label: str, shares: Sequence[float]) -> Iterator[tuple[float, float]]:
+def curve(board: Sequence[Cell], method: str, shares: Sequence[float]) -> Iterator[tuple[float, float]]:
     """(share of the plain LoRA's strength, drift over the plain LoRA's as shipped), where at least half of the cells
     get there."""
-    cells = cells_of(board, label)
+    matches = matches_of(board, method)
     for share in shares:
-        found = [ratio for cell in cells if (ratio := cell.ratio("drift", share)) is not None]
-        if found and 2 * len(found) >= len(cells):
+        found = [ratio for match in matches if (ratio := match.ratio("drift", share)) is not None]
+        if found and 2 * len(found) >= len(matches):
             yield share, geometric_mean(found)
 
 
@@ -242,17 +239,15 @@ def _mean(values: Iterable[float | None]) -> float | None:
 
 
 def _cost(arms: Sequence[tuple[ArmOnBoard, ArmOnBoard]], metric: str) -> float | None:
-    """Over the plain LoRA's, concept by concept."""
-    return _mean(
-        own / plain
-        for arm, other in arms
-        if (own := _mean(arm.numbers.get(metric, []))) is not None and (plain := _mean(other.numbers.get(metric, [])))
-    )
+    """Over the plain LoRA's, cell by cell."""
+    pairs = [(arm.numbers.get(metric), other.numbers.get(metric)) for arm, other in arms]
+    return _mean(own / plain for own, plain in pairs if own is not None and plain)
 
 
-def numbers_of(numbers: ArmNumbers) -> dict[str, list[float | None]]:
-    """An arm's metrics per training seed, without their parts."""
-    return {name: number.per_seed for name, number in numbers.items()}
+def numbers_of(numbers: ArmNumbers) -> dict[str, float | None]:
+    """An arm's metrics in a cell, and of the parts of the drift that of the worst prompts."""
+    drift = numbers["drift"].detail
+    return {name: number.mean for name, number in numbers.items()} | {"drift_p95": drift[0]["p95"] if drift else None}
 
 
 def reasons_of(numbers: ArmNumbers) -> dict[str, str]:

@@ -54,28 +54,26 @@ class Standing(Settings):
     forwards: float | None
     """Over the plain LoRA's, the prior set counted."""
     seconds: float | None
-    usable_weight: float | None
-    """This and what follows: of the LoRA as shipped, at whatever concept strength; mean over cells."""
-    trigger_necessity: float | None
-    pres: float | None
-    div: float | None
-    additivity: float | None
-    """Beside the plain LoRA of another ready set."""
+    as_shipped: dict[str, float | None]
+    """Metric -> mean over cells, of each LoRA as it is, at whatever concept strength."""
 
 
 class Board(Settings):
     """leaderboard.json"""
 
-    concepts: list[str]
-    """Ready sets, those that nothing was tuned on marked so."""
+    concepts: dict[str, int]
+    """Ready set, marked where nothing was tuned on it -> training seeds."""
     updates: int
-    seeds: list[int]
     quick: bool = False
     """Whether it only shows that the machinery works."""
     standings: list[Standing]
     """Best first."""
     curves: dict[str, list[tuple[float, float]]] = Field(default_factory=dict)
     """Method -> (share of the plain LoRA's concept strength, drift over the plain LoRA's as shipped)."""
+
+    def where(self) -> str:
+        """What it was measured on, as part of a sentence."""
+        return ", ".join(f"{name} ({seeds} training seed{'s' * (seeds != 1)})" for name, seeds in self.concepts.items())
 
 
 def shipped_board() -> Board | None:
