@@ -22,7 +22,8 @@ from tenuto.cli.screen import Screen
 from tenuto.events import Listener, stage
 from tenuto.files import write_text
 from tenuto.pocket.concepts import CONCEPTS
-from tenuto.project import Project, apply_changes, project_in, read_toml, set_value
+from tenuto.project.file import apply_changes, project_in, read_toml, set_value
+from tenuto.project.settings import Project
 from tenuto.work.prepare import prepare
 from tenuto.work.prior import build_prior, preview
 from tenuto.work.sweep import run_sweep

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 from tenuto.cli.demo import SETTINGS, concept_groups, concept_table, write_set
 from tenuto.events import Listener
-from tenuto.project import Project, make_project
+from tenuto.project.file import make_project
+from tenuto.project.settings import Project
 from tenuto.regularizers.base import Regularizer
 from tenuto.words import TenutoError
 from tenuto.work.sweep_file import Sweep, SweepArm

@@ -10,7 +10,7 @@ import tomli_w
 from tenuto.cli.demo import SETTINGS, concept_groups, write_demo, write_set
 from tenuto.evaluation.record import Comparison
 from tenuto.pocket.concepts import CONCEPTS
-from tenuto.project import load_project
+from tenuto.project.file import load_project
 from tenuto.work.compare import run_project
 from tenuto.work.prepare import audited, prepare
 

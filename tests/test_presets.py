@@ -9,7 +9,8 @@ import pytest
 from tenuto.data.bank import Bank
 from tenuto.data.dataset import Concept, Item
 from tenuto.prior.prompts import derive_prompts
-from tenuto.project import Project, load_project
+from tenuto.project.file import load_project
+from tenuto.project.settings import Project
 from tenuto.words import Size, TenutoError
 
 FOLDER = Path(__file__).parent.parent / "presets"

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from tenuto.files import parse_toml
-from tenuto.project import Project, make_project
+from tenuto.project.file import make_project
+from tenuto.project.settings import Project
 from tenuto.regularizers.cached_prior import CachedPrior
 from tenuto.regularizers.prior_preservation import PriorPreservation
 

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from tenuto.evaluation.comparison import Comparison
 from tenuto.events import Event
 from tenuto.families.layouts import LAYOUTS
-from tenuto.project import load_project
+from tenuto.project.file import load_project
 from tenuto.work.compare import run_project
 from tests.jobs import COMPARISON, CONCEPT, noise_pictures
 from tests.single_files import ldm_tensors, tiny_layout, write_single_file

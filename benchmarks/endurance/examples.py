@@ -40,7 +40,8 @@ from tenuto.prior.build import build
 from tenuto.prior.plan import PriorPlan, plan_prior
 from tenuto.prior.prompts import PriorPrompt
 from tenuto.prior.store import PriorStore
-from tenuto.project import Project, load_project
+from tenuto.project.file import load_project
+from tenuto.project.settings import Project
 from tenuto.training.loop import train
 from tenuto.web.jobs import Job
 from tenuto.words import Size, Stopped

@@ -44,7 +44,8 @@ from tenuto.formats.exported import open_folder
 from tenuto.pickles import REFUSED
 from tenuto.pickles import main as convert_in_child
 from tenuto.prior.store import PriorStore
-from tenuto.project import Project, load_project
+from tenuto.project.file import load_project
+from tenuto.project.settings import Project
 from tenuto.training.journal import Journal
 from tenuto.web.jobs import Jobs
 from tenuto.web.roots import Roots

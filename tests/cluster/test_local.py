@@ -18,7 +18,7 @@ import tomli_w
 from tenuto.cluster import connection
 from tenuto.cluster.machines import Machine, Share, share_of
 from tenuto.cluster.settings import ClusterSettings
-from tenuto.project import load_project
+from tenuto.project.file import load_project
 from tenuto.words import TenutoError
 from tenuto.work.prepare import prepare
 from tenuto.work.prior import build_prior, open_store

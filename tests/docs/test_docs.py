@@ -20,7 +20,7 @@ from tools.docs.check import left
 from typer.core import TyperGroup
 
 from tenuto.cli.main import app
-from tenuto.project import make_project
+from tenuto.project.file import make_project
 from tenuto.work.sweep_file import load_sweep
 
 COMMANDS = [command for page in PAGES for command in commands(page)]

@@ -12,7 +12,8 @@ import pytest
 from tools.docs.blocks import ROOT
 
 from tenuto.evaluation.metrics import METRICS
-from tenuto.project import Project, settings_in
+from tenuto.project.settings import Project
+from tenuto.project.wording import settings_in
 from tenuto.regularizers.catalogue import REGULARIZERS
 from tests.web.browser import chromium, needs_chromium
 

@@ -11,7 +11,7 @@ import pytest
 from tenuto.evaluation.elsewhere import FOLDER, carried, elsewhere_of, retention
 from tenuto.evaluation.record import Comparison
 from tenuto.families.base import Base
-from tenuto.project import load_project
+from tenuto.project.file import load_project
 from tenuto.words import TenutoError
 from tenuto.work import prepare as work
 from tenuto.work.compare import run_project

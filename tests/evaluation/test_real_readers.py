@@ -16,7 +16,7 @@ from tenuto.evaluation.tables import table
 from tenuto.evaluation.taggers import detector, load_tagger, read_pictures, save_convnet
 from tenuto.evaluation.wd_tagger import Vocabulary
 from tenuto.families.base import Base
-from tenuto.project import load_project
+from tenuto.project.file import load_project
 from tenuto.words import TenutoError
 from tenuto.work.readers import find_readers
 from tests.evaluation.real_readers import ROWS, clip_folder, dino_folder, wd_folder

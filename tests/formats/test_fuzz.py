@@ -17,7 +17,7 @@ from tenuto.formats.catalogue import SYSTEMS, import_project
 from tenuto.formats.command_line import commands
 from tenuto.formats.imported import Imported
 from tenuto.formats.options import CARRIED, LEFT
-from tenuto.project import load_project
+from tenuto.project.file import load_project
 from tenuto.words import TenutoError
 from tests.formats.systems import (
     COMMAND,

@@ -12,7 +12,8 @@ from typer.testing import CliRunner
 from tenuto.cli.main import app
 from tenuto.formats.catalogue import SYSTEMS, import_project
 from tenuto.formats.imported import Imported
-from tenuto.project import Project, load_project, make_project
+from tenuto.project.file import load_project, make_project
+from tenuto.project.settings import Project
 from tenuto.regularizers.catalogue import REGULARIZERS
 from tenuto.words import TenutoError
 from tests.formats.systems import KOHYA_SS, pictures, write_all

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tenuto.project import load_project
+from tenuto.project.file import load_project
 from tenuto.words import Size
 from tenuto.work.prepare import Prepared, audited, prepare
 from tenuto.work.prior import build_prior

@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 from safetensors.torch import load_file
 
-from tenuto.project import Project, make_project
+from tenuto.project.file import make_project
+from tenuto.project.settings import Project
 from tenuto.training.journal import Journal
 from tenuto.words import Stopped, TenutoError
 from tenuto.work.prepare import audited, prepare

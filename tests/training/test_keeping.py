@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 
 from tenuto.cli.guard import guarded
 from tenuto.files import write_text
-from tenuto.project import Project
+from tenuto.project.settings import Project
 from tenuto.training.folder import RunFolder
 from tenuto.training.plan import Plan, digest
 from tenuto.words import Stopped, TenutoError

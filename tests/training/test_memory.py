@@ -12,7 +12,7 @@ from torch import Tensor
 from tenuto.adapters.adapter import Adapter, AdapterSettings
 from tenuto.families.base import Base
 from tenuto.families.meter import META, Meter, bytes_of, tensors_of, weightless
-from tenuto.project import make_project
+from tenuto.project.file import make_project
 from tenuto.regularizers.catalogue import REGULARIZERS
 from tenuto.training.rows import Row
 from tenuto.training.settings import TrainingSettings

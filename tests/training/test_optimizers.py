@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from tenuto.families.base import Base
-from tenuto.project import make_project
+from tenuto.project.file import make_project
 from tenuto.training.loop import Run, train
 from tenuto.training.optimizers import OPTIMIZERS, optimizer_of
 from tenuto.training.settings import TrainingSettings

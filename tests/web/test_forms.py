@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tenuto.project import Project
+from tenuto.project.settings import Project
 from tenuto.regularizers.catalogue import REGULARIZERS
 from tenuto.web.forms import Field, fields_of, judged, project_form, table_of
 

@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from tenuto.events import Event, EventFile
-from tenuto.project import load_project, run_folder
+from tenuto.project.file import load_project, run_folder
 from tenuto.web.jobs import Job, Jobs, number_after
 from tenuto.web.places import place_of, places
 from tenuto.web.roots import Roots

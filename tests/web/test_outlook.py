@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
-from tenuto.project import Project, load_project, make_project, paths_of
+from tenuto.project.file import load_project, make_project
+from tenuto.project.paths import paths_of
+from tenuto.project.settings import Project
 from tenuto.web.forms import fields_of, project_form, table_of
 from tenuto.web.outlook import Watcher
 from tenuto.web.roots import Roots

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tenuto.families.survey import survey
-from tenuto.project import load_project
+from tenuto.project.file import load_project
 from tenuto.words import TenutoError
 from tenuto.work.prepare import look_ahead
 from tests.jobs import CONCEPT, plain_pictures

@@ -8,7 +8,8 @@ from typing import Any, get_origin
 from pydantic import BaseModel
 from tools.docs.words import sentence
 
-from tenuto.project import Project, settings_in
+from tenuto.project.settings import Project
+from tenuto.project.wording import settings_in
 from tenuto.regularizers.base import Regularizer
 from tenuto.training.optimizers import OPTIMIZERS, OptimizerSettings
 from tenuto.work.sweep_file import SweepSettings

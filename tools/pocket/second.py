@@ -9,7 +9,7 @@ from pathlib import Path
 from tenuto.cli.demo import SECOND, SECOND_LORA, SETTINGS, concept_table, write_set
 from tenuto.cli.guard import guarded
 from tenuto.cli.screen import Screen
-from tenuto.project import make_project
+from tenuto.project.file import make_project
 from tenuto.work.prepare import prepare
 from tenuto.work.train import train_all
 

@@ -14,7 +14,7 @@ from tenuto.words import TenutoError
 
 if TYPE_CHECKING:
     from tenuto.events import Listener
-    from tenuto.project import Project
+    from tenuto.project.settings import Project
     from tenuto.work.tasks import Runner
 
 On = Annotated[

@@ -14,7 +14,7 @@ from tenuto.events import Event, Listener
 from tenuto.files import write_text
 from tenuto.pocket.concepts import CONCEPTS, write_instances, write_tests
 from tenuto.pocket.world import FIELD_OF_GROUP
-from tenuto.project import load_project
+from tenuto.project.file import load_project
 from tenuto.words import TenutoError
 from tenuto.work.compare import run_project
 

@@ -73,7 +73,7 @@ def export(
     with guarded() as stop, Screen() as screen:
         from tenuto.formats.catalogue import EXPORTS
         from tenuto.formats.exported import PriorSet
-        from tenuto.project import load_project
+        from tenuto.project.file import load_project
         from tenuto.words import TenutoError
         from tenuto.work.prepare import prepare
         from tenuto.work.prior import build_prior

@@ -44,7 +44,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on 
 
 def _folder(file: Path, name: str | None, out: Path | None) -> Path:
     """The run's folder. Raises TenutoError where none can be."""
-    from tenuto.project import run_folder
+    from tenuto.project.file import run_folder
     from tenuto.words import TenutoError
 
     folder = out or run_folder(file, name)
@@ -61,7 +61,7 @@ def run(project: ProjectFile, changes: Changes = None, out: Out = None, as_json:
     from tenuto.cli.job import job
 
     with job() as part:
-        from tenuto.project import load_project
+        from tenuto.project.file import load_project
         from tenuto.work.compare import run_project
 
         own = load_project(project, changes or [])
@@ -77,7 +77,7 @@ def audit(project: ProjectFile, changes: Changes = None, as_json: Json = False) 
     """Print the plan and every problem found. Leaves with 1 if any would spoil the result."""
     with guarded(), Screen() as screen:
         from tenuto.cli.plan import show_audit
-        from tenuto.project import load_project
+        from tenuto.project.file import load_project
         from tenuto.work.prepare import audited, prepare
 
         report = audited(prepare(load_project(project, changes or []), screen))
@@ -92,7 +92,7 @@ def train(project: ProjectFile, changes: Changes = None, out: Out = None, as_jso
     from tenuto.cli.job import job
 
     with job() as part:
-        from tenuto.project import load_project
+        from tenuto.project.file import load_project
         from tenuto.work.prepare import announce, prepare
         from tenuto.work.train import train_all
 
@@ -118,7 +118,7 @@ def prior_plan(project: ProjectFile, changes: Changes = None, as_json: Json = Fa
     """What would be made: prompts, sizes, counts, cost."""
     with guarded(), Screen() as screen:
         from tenuto.cli.plan import show_prior
-        from tenuto.project import load_project
+        from tenuto.project.file import load_project
         from tenuto.work.prepare import prepare
         from tenuto.work.prior import open_store
 
@@ -141,7 +141,7 @@ def prior_build(
     from tenuto.cli.job import job
 
     with job() as part:
-        from tenuto.project import load_project
+        from tenuto.project.file import load_project
         from tenuto.work.prepare import prepare
         from tenuto.work.prior import build_prior
         from tenuto.work.sweep import PriorTask
@@ -168,7 +168,7 @@ def prior_show(
 ) -> None:
     """Decode the prior set into a gallery to look at."""
     with guarded() as stop, Screen() as screen:
-        from tenuto.project import load_project
+        from tenuto.project.file import load_project
         from tenuto.work.prepare import prepare
         from tenuto.work.prior import build_prior, write_gallery
 

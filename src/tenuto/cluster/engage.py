@@ -12,7 +12,8 @@ from tenuto.cluster.sameness import Shared, check
 from tenuto.cluster.settings import ClusterSettings
 from tenuto.events import Listener, note
 from tenuto.files import cache_home
-from tenuto.project import Project, paths_of
+from tenuto.project.paths import paths_of
+from tenuto.project.settings import Project
 
 NO_GPU = {"CUDA_VISIBLE_DEVICES": ""}
 STORE = "prior.store"

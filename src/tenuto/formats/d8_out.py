@@ -10,7 +10,7 @@ from typing import Any
 from tenuto.files import write_json
 from tenuto.formats.exported import Exported, PriorSet, open_folder, safe, write_pictures, write_record
 from tenuto.formats.infotext import infotext
-from tenuto.project import ConceptSettings
+from tenuto.project.settings import ConceptSettings
 
 NAME = "d8"
 

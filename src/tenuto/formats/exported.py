@@ -17,7 +17,7 @@ from tenuto.events import Listener, progress, silent
 from tenuto.families.base import Base
 from tenuto.files import write_json, write_text, written_whole
 from tenuto.prior.store import PriorImage, PriorStore
-from tenuto.project import ConceptSettings, Project
+from tenuto.project.settings import ConceptSettings, Project
 from tenuto.words import Stopped, TenutoError
 
 RECORD = "tenuto.json"

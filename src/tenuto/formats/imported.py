@@ -12,7 +12,8 @@ from tenuto.data.captions import caption_path
 from tenuto.data.images import EXTENSIONS
 from tenuto.files import write_text
 from tenuto.formats.sections import dumps
-from tenuto.project import make_project, usual_hold
+from tenuto.project.file import make_project
+from tenuto.project.settings import usual_hold
 
 Table = dict[str, Any]
 WIDTH = 116

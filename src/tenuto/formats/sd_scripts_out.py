@@ -19,7 +19,7 @@ from tenuto.formats.exported import Exported, PriorSet, open_folder, safe, write
 from tenuto.formats.infotext import infotext
 from tenuto.formats.sections import dumps
 from tenuto.prior.store import PriorImage
-from tenuto.project import ConceptSettings, Project
+from tenuto.project.settings import ConceptSettings, Project
 from tenuto.words import Size
 
 NAME = "sd-scripts"

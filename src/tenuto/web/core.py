@@ -16,7 +16,8 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from tenuto.evaluation.board import short
-from tenuto.project import Project, explained
+from tenuto.project.settings import Project
+from tenuto.project.wording import explained
 from tenuto.web.jobs import Jobs
 from tenuto.web.login import Login
 from tenuto.web.outlook import Watcher

@@ -14,7 +14,9 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from tenuto.project import ConceptSettings, Project, make_project, settings_in
+from tenuto.project.file import make_project
+from tenuto.project.settings import ConceptSettings, Project
+from tenuto.project.wording import settings_in
 from tenuto.regularizers.catalogue import REGULARIZERS
 from tenuto.web.labels import LABELS
 

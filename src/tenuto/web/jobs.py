@@ -21,7 +21,7 @@ import psutil
 from filelock import FileLock, Timeout
 
 from tenuto.files import write_text
-from tenuto.project import RUNS
+from tenuto.project.file import RUNS
 from tenuto.web.login import PASSWORD
 from tenuto.web.places import Place
 from tenuto.web.roots import Roots

@@ -14,7 +14,8 @@ from tenuto.families.base import Geometry
 from tenuto.families.prediction import Wish
 from tenuto.families.survey import survey
 from tenuto.prior.audit import AuditReport
-from tenuto.project import Project, paths_of
+from tenuto.project.paths import paths_of
+from tenuto.project.settings import Project
 from tenuto.work.prepare import Outlook, Pictures, audited, look_ahead, read_pictures
 
 T = TypeVar("T")

@@ -11,7 +11,8 @@ from typing import Any
 import tomli_w
 
 from tenuto.files import write_text
-from tenuto.project import RUNS, Project, load_project, make_project, project_in, read_toml, run_folder
+from tenuto.project.file import RUNS, load_project, make_project, project_in, read_toml, run_folder
+from tenuto.project.settings import Project
 from tenuto.web.roots import Roots
 from tenuto.words import TenutoError
 

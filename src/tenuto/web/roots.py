@@ -8,7 +8,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from tenuto.project import Project, paths_of
+from tenuto.project.paths import paths_of
+from tenuto.project.settings import Project
 from tenuto.words import TenutoError
 
 FOLDERS = (".images", ".masks", ".test_images", ".folders.path")

@@ -14,7 +14,7 @@ import psutil
 
 from tenuto.events import EVENT_FILE
 from tenuto.files import parse_json
-from tenuto.project import Project
+from tenuto.project.settings import Project
 from tenuto.regularizers.drift_controller import DriftController
 from tenuto.training.journal import Journal
 from tenuto.work.trainings import Training, trainings

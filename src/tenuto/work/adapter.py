@@ -9,7 +9,7 @@ from tenuto.adapters.files import read_lora
 from tenuto.adapters.onto import attach_file, tuner_of
 from tenuto.adapters.tuners.base import Tuner
 from tenuto.families.base import Base
-from tenuto.project import Project
+from tenuto.project.settings import Project
 
 
 def tuner_for(project: Project) -> Tuner:

@@ -17,7 +17,7 @@ from tenuto.evaluation.report import Extras, PriorUse, write_report
 from tenuto.events import Listener, silent, stage, without_notes
 from tenuto.files import parse_json
 from tenuto.memory import make_room
-from tenuto.project import BaseSettings, Project
+from tenuto.project.settings import BaseSettings, Project
 from tenuto.ranks import ALONE, Ranks
 from tenuto.training.journal import Journal
 from tenuto.words import Stopped, TenutoError

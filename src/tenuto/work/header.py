@@ -22,7 +22,7 @@ from tenuto.data.schedule import Update, usage
 from tenuto.evaluation.record import Comparison
 from tenuto.files import hash_text
 from tenuto.prior.store import PriorImage
-from tenuto.project import Project
+from tenuto.project.settings import Project
 from tenuto.work.prepare import Prepared
 from tenuto.work.trainings import Training
 

@@ -8,7 +8,7 @@ from tenuto.adapters.tuners.base import TRAITS
 from tenuto.data.dataset import Concept, Item
 from tenuto.data.problems import Problem
 from tenuto.families.base import Base
-from tenuto.project import Project
+from tenuto.project.settings import Project
 from tenuto.regularizers.base import Regularizer
 from tenuto.training.sources import MaskOf, Masks, mask_of, no_mask
 from tenuto.work.adapter import tuner_for

@@ -26,7 +26,7 @@ from tenuto.families.survey import same_layers
 from tenuto.prior.audit import AuditReport, ConceptPlan, TrainingPlan, audit
 from tenuto.prior.plan import PriorPlan, plan_prior
 from tenuto.prior.prompts import PriorPrompt, derive_prompts, partial_filters, thinned
-from tenuto.project import BaseSettings, ConceptSettings, Project
+from tenuto.project.settings import BaseSettings, ConceptSettings, Project
 from tenuto.words import TenutoError
 from tenuto.work.memory import Memory
 from tenuto.work.needs import lacks, shipping

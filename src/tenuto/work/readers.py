@@ -15,7 +15,7 @@ from tenuto.evaluation.encoders import Encoder, Reads, load_clip, load_dino
 from tenuto.evaluation.taggers import Tagger, load_tagger
 from tenuto.evaluation.wd_tagger import GRAPH, LIST, Vocabulary
 from tenuto.families.checkpoints import hub_folder
-from tenuto.project import Project
+from tenuto.project.settings import Project
 from tenuto.words import TenutoError
 
 ENCODER_FILES = (

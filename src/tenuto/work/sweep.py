@@ -11,7 +11,7 @@ from tenuto.evaluation.arms import Arm
 from tenuto.evaluation.sweep import ArmRecord, OnConcept, SweepResult, on_concept
 from tenuto.evaluation.sweep_page import write_page
 from tenuto.events import Listener, note, silent, stage, warn
-from tenuto.project import Project
+from tenuto.project.settings import Project
 from tenuto.words import TenutoError
 from tenuto.work.compare import MeasureTask, arm_of, asked, measure, read_plan, readers_of
 from tenuto.work.prepare import KeptOpen, audited, prepare

@@ -26,7 +26,9 @@ from typing import Any
 
 from pydantic import Field, ValidationError
 
-from tenuto.project import Project, apply_changes, explained, project_in, read_toml, set_value
+from tenuto.project.file import apply_changes, project_in, read_toml, set_value
+from tenuto.project.settings import Project
+from tenuto.project.wording import explained
 from tenuto.regularizers.base import Regularizer
 from tenuto.words import Settings, TenutoError
 

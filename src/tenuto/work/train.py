@@ -18,7 +18,7 @@ from tenuto.events import Listener, note, silent, stage, warn, without_notes
 from tenuto.families.sampling import sample
 from tenuto.files import cache_home, hash_file, write_json, write_text
 from tenuto.prior.store import PriorImage, PriorStore
-from tenuto.project import Project
+from tenuto.project.settings import Project
 from tenuto.randomness import seed_for
 from tenuto.ranks import ALONE, Ranks
 from tenuto.training.folder import RunFolder

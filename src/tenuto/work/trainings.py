@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from tenuto.project import Project
+from tenuto.project.settings import Project
 from tenuto.regularizers.base import Regularizer
 
 

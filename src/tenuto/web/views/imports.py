@@ -11,7 +11,7 @@ from starlette.responses import Response
 from tenuto.files import write_text
 from tenuto.formats.catalogue import SYSTEMS, import_project
 from tenuto.formats.imported import Imported, grouped, shown
-from tenuto.project import project_in
+from tenuto.project.file import project_in
 from tenuto.web.core import Answer, Call
 from tenuto.web.places import Place, new_place, own_place
 from tenuto.web.roots import Roots

@@ -17,7 +17,7 @@ from tenuto.data.images import EXTENSIONS
 from tenuto.data.problems import Problem
 from tenuto.data.tags import has_trigger, plain
 from tenuto.files import write_text
-from tenuto.project import Project
+from tenuto.project.settings import Project
 from tenuto.web.core import Answer, Call
 from tenuto.web.places import Place
 from tenuto.web.views.concepts import KINDS

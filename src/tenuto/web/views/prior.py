@@ -11,7 +11,8 @@ from starlette.responses import Response
 from tenuto.data.captions import split_tags
 from tenuto.data.tags import plain
 from tenuto.prior.prompts import PriorPrompt
-from tenuto.project import Project, project_in
+from tenuto.project.file import project_in
+from tenuto.project.settings import Project
 from tenuto.web.core import Answer, Call
 from tenuto.web.outlook import Seen
 from tenuto.web.places import Place

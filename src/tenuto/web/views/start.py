@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse, Response
 
 from tenuto.data.images import EXTENSIONS
 from tenuto.families.checkpoints import NAMES
-from tenuto.project import RUNS
+from tenuto.project.file import RUNS
 from tenuto.web.core import Answer, Call
 from tenuto.web.guard import token_of
 from tenuto.web.login import COOKIE, LASTS

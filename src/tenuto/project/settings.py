@@ -1,29 +1,22 @@
-"""The project file: composes the settings that live beside each part. One schema for TOML, --set, forms and docs."""
+"""A project's settings, composed of those that live beside each part. One schema for TOML, --set, forms and docs."""
 
 from __future__ import annotations
 
-import difflib
-import errno
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
-from types import UnionType
-from typing import Annotated, Any, Literal, Self, Union, get_args, get_origin
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Annotated, Any, Literal, Self
 
 import tomli_w
 from pydantic import (
-    BaseModel,
     BeforeValidator,
     Field,
     NonNegativeFloat,
     NonNegativeInt,
     PositiveInt,
     SerializeAsAny,
-    ValidationError,
     field_validator,
     model_validator,
 )
-from pydantic_core import ErrorDetails
 
 from tenuto.data.buckets import BucketSettings
 from tenuto.data.dataset import VariationSettings
@@ -31,14 +24,14 @@ from tenuto.data.images import colour
 from tenuto.evaluation.settings import ComparisonSettings
 from tenuto.families.prediction import Told
 from tenuto.families.sampling import SamplerChoice, SamplerSettings
-from tenuto.files import parse_toml
 from tenuto.prior.prompts import PromptSettings
+from tenuto.project.wording import nearest
 from tenuto.regularizers.base import Regularizer
 from tenuto.regularizers.cached_prior import CachedPrior
 from tenuto.regularizers.catalogue import REGULARIZERS
 from tenuto.regularizers.prior_preservation import PriorPreservation
 from tenuto.training.settings import TrainingSettings
-from tenuto.words import Kind, Settings, TenutoError
+from tenuto.words import Kind, Settings
 
 
 class BaseSettings(Settings):
@@ -187,7 +180,7 @@ def _method(named: Any) -> Any:
     """A regularizer from (its name, its fields)."""
     name, fields = named
     if name not in REGULARIZERS:
-        raise ValueError(f"no regularizer is called {name!r}{_nearest(name, REGULARIZERS)}")
+        raise ValueError(f"no regularizer is called {name!r}{nearest(name, REGULARIZERS)}")
     return fields if isinstance(fields, Regularizer) else REGULARIZERS[name].model_validate(fields)
 
 
@@ -296,214 +289,3 @@ class Project(Settings):
 def most_states(methods: Mapping[str, Regularizer]) -> int:
     """As many states of a prior image's path as the active method that reads most of them."""
     return max((method.needs_states() for method in methods.values() if method.active()), default=0)
-
-
-RUNS = "runs"
-"""The folder of all runs, below where the command is given."""
-
-
-def run_folder(file: Path, name: str | None) -> Path:
-    """Where the run of the project in this file lies, if nobody says otherwise."""
-    return Path(RUNS) / (name or file.stem)
-
-
-def load_project(path: Path, changes: Sequence[str] = ()) -> Project:
-    """Read a project file; `changes` are "section.key=value" as in --set. Paths in it are relative to the file.
-
-    Raises TenutoError that names the file, the key and the nearest valid name.
-    """
-    table = read_toml(path, "project file")
-    apply_changes(table, changes)
-    return project_in(table, path)
-
-
-def read_toml(path: Path, what: str) -> dict[str, Any]:
-    """A TOML file as plain data. Raises TenutoError."""
-    try:
-        return parse_toml(path.read_bytes().decode("utf-8-sig"))
-    except FileNotFoundError as error:
-        raise TenutoError(f"{path}: no such {what}; the README shows one") from error
-    except IsADirectoryError as error:
-        raise TenutoError(f"{path}: a folder; give the {what} in it") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise TenutoError(f"{path}: not a readable TOML file ({error}); save it as UTF-8 text") from error
-    except ValueError as error:
-        hint = "write Windows paths with / or in 'single quotes'" if "\\" in str(error) else "mend that line"
-        raise TenutoError(f"{path}: not a TOML file ({error}); {hint}") from error
-
-
-def project_in(table: Mapping[str, Any], path: Path, source: str = "") -> Project:
-    """The project that stands in this data; its paths are relative to the file at `path`."""
-    return _resolved(make_project(table, source or str(path)), path.resolve().parent)
-
-
-def make_project(table: Mapping[str, Any], source: str) -> Project:
-    """A project from plain data; `source` is named in errors."""
-    try:
-        return Project.model_validate(table)
-    except ValidationError as error:
-        raise TenutoError(f"{source}: {explained(error, Project)}") from error
-
-
-def _causes(details: Sequence[ErrorDetails]) -> list[ErrorDetails]:
-    """Without what only follows: a list whose entries are wrong counts as too short."""
-    places = [detail["loc"] for detail in details]
-
-    def follows(detail: ErrorDetails) -> bool:
-        at = detail["loc"]
-        return detail["type"] == "too_short" and any(len(p) > len(at) and p[: len(at)] == at for p in places)
-
-    return [detail for detail in details if not follows(detail)]
-
-
-def _resolved(project: Project, folder: Path) -> Project:
-    """Every path made absolute; in the file they are relative to it. Raises TenutoError for what can be no path."""
-    return _with_paths(project, lambda setting, path: _possible(setting, folder / path.expanduser()))
-
-
-def _possible(setting: str, path: Path) -> Path:
-    try:
-        path.lstat()
-    except ValueError as error:
-        raise TenutoError(f"{setting}: {str(path)!r} can be no path; mend it") from error
-    except OSError as error:
-        if error.errno == errno.ENAMETOOLONG:
-            raise TenutoError(f"{setting}: {str(path)[:60]}… is too long for a path; mend it") from error
-    return path
-
-
-COMPARED_BY = ("other_base", "tagger", "dino", "clip")
-MAYBE_HUB = {"base.model", *(f"comparison.{name}" for name in COMPARED_BY)}
-"""Settings that name a file, a folder, or something that is fetched."""
-
-
-def paths_of(project: Project) -> list[tuple[str, Path]]:
-    """(setting, path) of every file and folder that the project names; names of the hub's are left out."""
-    found: list[tuple[str, Path]] = []
-
-    def note(setting: str, path: Path) -> Path:
-        if setting not in MAYBE_HUB or _is_here(path):
-            found.append((setting, path))
-        return path
-
-    _with_paths(project, note)
-    return found
-
-
-def _is_here(path: Path) -> bool:
-    """What cannot be a path, such as a name that is too long, is not here."""
-    try:
-        return path.exists()
-    except (OSError, ValueError):
-        return False
-
-
-def _with_paths(project: Project, change: Callable[[str, Path], Path]) -> Project:
-    """The project with every path setting changed."""
-
-    def paths(settings: Any, section: str, *names: str) -> Any:
-        values = {name: getattr(settings, name) for name in names}
-        changed = {name: type(v)(change(f"{section}.{name}", Path(v))) for name, v in values.items() if v is not None}
-        return settings.model_copy(update=changed)
-
-    def prior(settings: PriorSettings, section: str) -> PriorSettings:
-        own: PriorSettings = paths(settings, section, "own", "tag_csv", "bank", "store")
-        folders = tuple(paths(each, f"{section}.folders", "path") for each in own.folders)
-        return own.model_copy(update={"folders": folders})
-
-    def concept(settings: ConceptSettings) -> ConceptSettings:
-        section = f"concepts.{settings.name}"
-        own: ConceptSettings = paths(settings, section, "images", "masks", "test_images")
-        return own.model_copy(update={"prior": prior(own.prior, f"{section}.prior") if own.prior else None})
-
-    def local(settings: Any, section: str, *names: str) -> Any:
-        """Those of them that are here; the others are names of the hub's."""
-        values = {name: value for name in names if (value := getattr(settings, name))}
-        changed = {name: change(f"{section}.{name}", Path(value)) for name, value in values.items()}
-        here = {name: type(values[name])(path) for name, path in changed.items() if _is_here(path)}
-        return settings.model_copy(update=here)
-
-    return project.model_copy(
-        update={
-            "base": local(paths(project.base, "base", "vae"), "base", "model"),
-            "concepts": tuple(concept(each) for each in project.concepts),
-            "prior": prior(project.prior, "prior"),
-            "training": paths(project.training, "training", "start_from"),
-            "comparison": local(paths(project.comparison, "comparison", "second_lora"), "comparison", *COMPARED_BY),
-        }
-    )
-
-
-def apply_changes(table: dict[str, Any], changes: Sequence[str]) -> None:
-    """Put "section.key=value" into a project's data."""
-    for change in changes:
-        name, equals, text = change.partition("=")
-        if not equals:
-            raise TenutoError(f"--set {change}: write section.key=value")
-        try:
-            value = parse_toml(f"value = {text}")["value"]
-        except ValueError:
-            value = text
-        set_value(table, name.strip(), value, f"--set {change}")
-
-
-def set_value(table: dict[str, Any], name: str, value: Any, source: str) -> None:
-    """Put a value at a dotted place of a project's data; `source` is named in errors."""
-    *path, last = name.split(".")
-    place: Any = table
-    for part in path:
-        place = _entry(place, part, source) if isinstance(place, list) else place.setdefault(part, {})
-        if not isinstance(place, dict | list):
-            raise TenutoError(f"{source}: {part} is a value, not a section")
-    if isinstance(place, list):
-        raise TenutoError(f"{source}: name the entry by its number, e.g. concepts.0.trigger=...")
-    place[last] = value
-
-
-def _entry(entries: list[Any], part: str, source: str) -> Any:
-    if not part.isdigit() or int(part) >= len(entries):
-        raise TenutoError(f"{source}: name one of the {len(entries)} entries by its number, from 0")
-    return entries[int(part)]
-
-
-def explained(error: ValidationError, model: type[BaseModel]) -> str:
-    """What is wrong with the data of these settings, in one line with the nearest valid names."""
-    return "; ".join(_explain(detail, model) for detail in _causes(error.errors()))
-
-
-def _explain(detail: ErrorDetails, model: type[BaseModel]) -> str:
-    where = ".".join(str(part) for part in detail["loc"])
-    if detail["type"] == "extra_forbidden":
-        *path, wrong = detail["loc"]
-        return f"{where} is not a setting{_nearest(str(wrong), _fields_at(model, path))}"
-    value = detail.get("input")
-    shown = f" (got {value!r})" if isinstance(value, str | int | float) else ""
-    if detail["type"] == "string_pattern_mismatch":
-        return f"{where}: it may hold neither / nor \\{shown}"
-    if detail["type"] in ("model_type", "model_attributes_type", "dict_type"):
-        return f"{where}: a section of settings, not one value{shown}"
-    return f"{where}: {detail['msg'].removeprefix('Value error, ')}{shown}"
-
-
-def _nearest(wrong: str, valid: Mapping[str, Any] | Sequence[str]) -> str:
-    close = difflib.get_close_matches(wrong, list(valid), n=1, cutoff=0.5)
-    return f"; did you mean {close[0]!r}?" if close else f"; there are: {', '.join(valid)}"
-
-
-def _fields_at(model: type[BaseModel], path: Sequence[str | int]) -> list[str]:
-    """Names of the settings that exist at a place in the file."""
-    for part in path:
-        if isinstance(part, str) and part in model.model_fields:
-            model = settings_in(model.model_fields[part].annotation) or model
-        elif isinstance(part, str) and part in REGULARIZERS:
-            model = REGULARIZERS[part]
-    return list(model.model_fields)
-
-
-def settings_in(annotation: Any) -> type[BaseModel] | None:
-    """The settings class inside an annotation such as tuple[X, ...] or X | None."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    if get_origin(annotation) in (tuple, list, Union, UnionType, dict):
-        return next((found for inner in get_args(annotation) if (found := settings_in(inner))), None)
-    return None
