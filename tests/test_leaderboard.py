@@ -11,12 +11,13 @@ import typer
 from benchmarks import entries as entries_module
 from benchmarks import leaderboard
 from benchmarks.board_page import advice, as_board, write_board
-from benchmarks.entries import Entry, entries, why_not
+from benchmarks.entries import Entry, entries, tried, untried, why_not
+from benchmarks.leaderboard import Place
 from benchmarks.standings import (
     FEWER_STEPS,
     LOWER_WEIGHT,
     ArmOnBoard,
-    ConceptOnBoard,
+    Cell,
     best_strength,
     geometric_mean,
     hypervolume,
@@ -31,33 +32,62 @@ from tenuto.regularizers.base import Regularizer
 from tenuto.regularizers.catalogue import REGULARIZERS
 from tenuto.work.tasks import in_sequence
 
+BASELINES = {
+    "plain, rank 2",
+    "plain, rank 4",
+    "plain, rate 0.0005",
+    "plain, DoRA",
+    "plain, LoHa",
+    "plain, LoKr",
+    "plain, OFT",
+    "plain, BOFT",
+}
+
 
 def test_every_method_of_the_catalogue_takes_part() -> None:
-    rows = {entry.method.split(",")[0] for entry in entries()}
-    for name in REGULARIZERS:
-        assert name in rows or why_not(name), name
-    baselines = {
-        "plain, rank 2",
-        "plain, rank 4",
-        "plain, DoRA",
-        "plain, LoHa",
-        "plain, LoKr",
-        "plain, OFT",
-        "plain, BOFT",
-    }
-    assert baselines <= {entry.method for entry in entries()}
-    assert {entry.method for entry in entries(only=("l2_to_base",))} & baselines == {"plain, rank 2", "plain, rank 4"}
-    usual = entries(usual_only=True)
-    assert len({entry.label for entry in usual}) == len(usual) == len({entry.method for entry in usual})
-    pools = {entry.method: entry.way.per_image for entry in usual}
+    everyone = entries(untried())
+    assert {entry.name for entry in everyone} == {"", *(name for name in REGULARIZERS if not why_not(name))}
+    assert {entry.method for entry in everyone} >= BASELINES
+    some = {entry.method for entry in entries(untried(), only=("l2_to_base",))}
+    assert some == {"plain", "plain, rank 2", "plain, rank 4", "plain, rate 0.0005", "l2_to_base"}
+    assert len({entry.label for entry in everyone}) == len(everyone) == len({entry.method for entry in everyone})
+    pools = {entry.method: entry.way.per_image for entry in everyone}
     assert pools["prior_preservation, x50"] == 50
     assert pools["prior_prediction"] == 8
     assert pools["l2_to_base"] == 0
     assert pools["cached_prior"] is pools["drift_controller"] is None, "as in anybody's project"
-    assert set(next(e for e in usual if e.method == "drift_controller").way.methods) == {
+    assert set(next(e for e in everyone if e.method == "drift_controller").way.methods) == {
         "cached_prior",
         "drift_controller",
     }
+
+
+def test_strengths_are_tried_apart_and_the_best_one_stands_on_the_board() -> None:
+    candidates = tried()
+    assert {entry.name for entry in candidates} == {entry.name for entry in entries(untried())}
+    assert "prior_preservation, x50" not in {entry.method for entry in candidates}, "it takes that of x8"
+    l2 = [entry for entry in candidates if entry.name == "l2_to_base"]
+    assert [entry.value for entry in l2] == [0.00025, 0.001, 0.004]
+    drifts = {l2[0].label: 4.0, l2[1].label: 3.0, l2[2].label: 2.0}
+    concepts = {l2[2].label: 0.3}  # half of the plain LoRA's: held too hard
+    arms = {
+        entry.label: arm(
+            entry.method,
+            entry.strength,
+            points(
+                (1.0, concepts.get(entry.label, 0.6), drifts.get(entry.label, 5.0)),
+                (1.5, 0.7, 9.0),
+            ),
+        )
+        for entry in candidates
+    }
+    trial = Cell(concept="one", kind="concept", tuned=True, seed=3, updates=100, arms={**arms, "plain": plain_arm()})
+    chosen = leaderboard.best_of(trial, candidates)
+    assert chosen["l2_to_base"] == 0.001
+    assert chosen.keys() == untried().keys()
+    board = {entry.method: entry for entry in entries({**chosen, "prior_preservation": 1.0})}
+    assert board["l2_to_base"].strength == "weight 0.001"
+    assert board["prior_preservation, x50"].strength == board["prior_preservation, x8"].strength == "weight 1"
 
 
 @final
@@ -69,60 +99,53 @@ class Newcomer(Regularizer):
 
 def test_a_method_that_is_added_to_the_catalogue_appears_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(entries_module.REGULARIZERS, "newcomer", Newcomer)
-    own = [entry for entry in entries() if entry.method == "newcomer"]
+    own = [entry for entry in tried() if entry.method == "newcomer"]
     assert [entry.strength for entry in own] == ["weight 0.125", "weight 0.5", "weight 2"]
     assert own[1].way.methods == {"newcomer": Newcomer(weight=0.5)}
+    assert own[1] in entries(untried())
 
 
-def points(seed: int, *triples: tuple[float, float, float], steps: int = 100) -> list[Point]:
+def points(*triples: tuple[float, float, float], steps: int = 100) -> list[Point]:
     """(strength, concept, drift) of the last checkpoint."""
-    return [Point(step=steps, strength=s, seed=seed, concept=c, drift=d, bake=d / 10, bleed=0.0) for s, c, d in triples]
+    return [Point(step=steps, strength=s, seed=0, concept=c, drift=d, bake=d / 10, bleed=0.0) for s, c, d in triples]
 
 
-def arm(method: str, strength: str, *parts: list[Point], forwards: float = 100.0) -> ArmOnBoard:
-    numbers: dict[str, list[float | None]] = {
-        "forwards": [forwards], "seconds": [1.0], "usable_weight": [1.5, None], "pres": [0.1, -0.02],
-        "div": [None, None], "additivity": [0.25, 0.75],
+def arm(method: str, strength: str, own: list[Point], forwards: float = 100.0, **numbers: float | None) -> ArmOnBoard:
+    found: dict[str, float | None] = {
+        "forwards": forwards, "seconds": 1.0, "usable_weight": 1.5, "concept_strength": 0.5, "pres": 0.04, "div": None,
+        **numbers,
     }  # fmt: skip
-    reasons = {"div": "it needs two noise seeds"}
-    own = [p for part in parts for p in part]
-    return ArmOnBoard(method=method, strength=strength, points=own, numbers=numbers, reasons=reasons)
-
-
-PLAIN_POINTS = ((0.5, 0.3, 2.0), (1.0, 0.6, 8.0))
-
-
-def concept(name: str, tuned: bool, **arms: ArmOnBoard) -> ConceptOnBoard:
-    plain = arm("plain", "", *(points(seed, *PLAIN_POINTS) for seed in (0, 1)))
-    labels = {f"{own.method}, {own.strength}": own for own in arms.values()}
-    return ConceptOnBoard(
-        concept=name, kind="concept", tuned=tuned, updates=100, seeds=[0, 1], arms={"plain": plain, **labels}
+    return ArmOnBoard(
+        method=method, strength=strength, points=own, numbers=found, reasons={"div": "it needs two noise seeds"}
     )
 
 
-def board() -> list[ConceptOnBoard]:
-    """Strength 2 is better where tuning is allowed, strength 1 on the set that is kept out."""
-    flat = ((1.0, 0.5, 1.0), (1.5, 0.7, 3.0))  # 2 at the plain LoRA's .6
-    low = ((1.0, 0.5, 0.5), (1.5, 0.7, 1.5))  # 1 there
-    weak = ((1.0, 0.2, 0.1), (1.5, 0.3, 0.2))
+def plain_arm() -> ArmOnBoard:
+    return arm("plain", "", points((0.5, 0.3, 2.0), (1.0, 0.6, 8.0)), additivity=0.5)
+
+
+def cell(name: str, seed: int, tuned: bool, *arms: ArmOnBoard) -> Cell:
+    own = {f"{own.method}, {own.strength}": own for own in arms}
+    return Cell(concept=name, kind="concept", tuned=tuned, seed=seed, updates=100, arms={"plain": plain_arm(), **own})
+
+
+def board() -> list[Cell]:
+    """`hold` has an eighth of the plain LoRA's drift on one set, a quarter on the other; `tight` never gets there."""
+    low = points((1.0, 0.5, 0.5), (1.5, 0.7, 1.5))  # 1 at the plain LoRA's .6
+    flat = points((1.0, 0.5, 1.0), (1.5, 0.7, 3.0))  # 2 there
+    weak = points((1.0, 0.2, 0.1), (1.5, 0.3, 0.2))
     return [
-        concept(
-            "tuned", True,
-            a=arm("hold", "weight 1", points(0, *flat), points(1, *flat), forwards=120),
-            b=arm("hold", "weight 2", points(0, *low), points(1, *low), forwards=120),
-            c=arm("tight", "weight 1", points(0, *weak), points(1, *weak), forwards=300),
-        ),
-        concept(
-            "kept", False,
-            a=arm("hold", "weight 1", points(0, *low), points(1, *low), forwards=120),
-            b=arm("hold", "weight 2", points(0, *flat), points(1, *flat), forwards=120),
-            c=arm("tight", "weight 1", points(0, *weak), points(1, *weak), forwards=300),
-        ),
+        cell(
+            name, seed, tuned,
+            arm("hold", "weight 2", own, forwards=120, usable_weight=None if seed else 1.5),
+            arm("tight", "weight 1", weak, forwards=300),
+        )
+        for seed in (0, 1)
+        for name, tuned, own in (("tuned", True, low), ("kept", False, flat))
     ]  # fmt: skip
 
 
-def test_strengths_are_chosen_where_tuning_is_allowed_and_read_everywhere() -> None:
-    assert best_strength(board(), ["hold, weight 1", "hold, weight 2"]) == "hold, weight 2"
+def test_methods_are_read_at_the_plain_loras_strength_in_every_cell() -> None:
     found = {own.method: own for own in standings(board())}
     hold = found["hold"]
     assert hold.strength == "weight 2"
@@ -132,13 +155,26 @@ def test_strengths_are_chosen_where_tuning_is_allowed_and_read_everywhere() -> N
     low, high = hold.drift["1"].interval or (0, 0)
     assert 1 / 8 <= low < high <= 2 / 8
     assert hold.forwards == pytest.approx(1.2)
-    assert hold.usable_weight == pytest.approx(1.5)
-    assert (hold.pres, hold.div, hold.additivity) == (pytest.approx(0.04), None, pytest.approx(0.5))
+    assert hold.as_shipped["usable_weight"] == pytest.approx(1.5), "of the cells that have one"
+    assert (hold.as_shipped["pres"], hold.as_shipped["div"]) == (pytest.approx(0.04), None)
     tight = found["tight"]
     assert tight.drift["1"].value is None
     assert tight.drift["1"].reached == 0
     assert next(own.method for own in standings(board())) == "hold"
     assert [own.method for own in standings(board())][-1] == "tight"
+
+
+def test_a_strength_at_which_little_is_learned_is_not_the_best() -> None:
+    tried_out = cell(
+        "one", 3, True,
+        arm("hold", "weak", points((1.0, 0.59, 7.0), (1.5, 0.7, 9.0))),
+        arm("hold", "right", points((1.0, 0.5, 0.5), (1.5, 0.7, 1.5))),
+        arm("hold", "hard", points((1.0, 0.3, 0.1), (1.5, 0.7, 0.3))),
+        arm("lost", "weak", points((1.0, 0.1, 0.5))),
+        arm("lost", "hard", points((1.0, 0.05, 0.1))),
+    )  # fmt: skip
+    assert best_strength(tried_out, ["hold, weak", "hold, right", "hold, hard"]) == "hold, right"
+    assert best_strength(tried_out, ["lost, hard", "lost, weak"]) == "lost, weak", "the strongest, where none will do"
 
 
 def test_the_plain_lora_turned_down_is_a_baseline_of_its_own() -> None:
@@ -147,12 +183,12 @@ def test_the_plain_lora_turned_down_is_a_baseline_of_its_own() -> None:
     at_three_quarters = 2.0 + (0.45 - 0.3) / 0.3 * 6.0
     assert found[LOWER_WEIGHT].drift["0.75"].value == pytest.approx(at_three_quarters / 8.0)
     assert found[FEWER_STEPS].drift["0.75"].value is None, "there is no earlier checkpoint here"
-    assert found["plain"].additivity == pytest.approx(0.5)
-    assert found[LOWER_WEIGHT].additivity is None, "it was measured at full weight"
+    assert found["plain"].as_shipped["additivity"] == pytest.approx(0.5)
+    assert set(found[LOWER_WEIGHT].as_shipped.values()) == {None}, "those were measured at full weight"
 
 
 def test_hypervolume_by_hand() -> None:
-    own = points(0, (1.0, 0.5, 0.0), (1.5, 0.8, 1.0), (2.0, 0.7, 3.0))  # the third is worse than the second
+    own = points((1.0, 0.5, 0.0), (1.5, 0.8, 1.0), (2.0, 0.7, 3.0))  # the third is worse than the second
     assert hypervolume(own) == pytest.approx(0.5 * 1.0 + 0.3 * 0.5)
     assert hypervolume([]) is None
     assert geometric_mean([0.5, 2.0]) == pytest.approx(1.0)
@@ -163,14 +199,16 @@ def test_the_page_says_what_the_numbers_say(tmp_path: Path) -> None:
     write_board(board(), tmp_path / "leaderboard.md", drawing, tmp_path / "board.json")
     page = (tmp_path / "leaderboard.md").read_text(encoding="utf-8")
     assert "(leaderboard/curves.svg)" in page
-    assert "kept (kept out)" in page
+    assert "tuned (2 training seeds), kept (kept out) (2 training seeds), 100 updates" in page
     assert "| hold | weight 2 | 0.18 (" in page
     assert "| tight | weight 1 | – | 0/4 |" in page
     assert "`masked_prior` (needs masks" in page
-    rows = [row.split(" | ") for row in page.splitlines() if row.startswith("|")]
-    assert rows[0][-5:] == ["usable weight", "trigger necessity", "PRES", "DIV", "additivity error |"]
-    assert rows[1][0].count("---") == len(rows[0])
-    assert rows[2][-5:] == ["1.5", "–", "0.040", "–", "0.50 |"]
+    shipped = [row.split(" | ") for row in page.partition("## As shipped")[2].splitlines() if row.startswith("|")]
+    assert shipped[0][-5:] == ["tag compliance", "PRES", "DIV", "usable weight", "additivity error |"]
+    assert shipped[1][0].count("---") == len(shipped[0])
+    plain = next(row for row in shipped if row[0] == "| plain")
+    assert plain[-4:] == ["0.040", "–", "1.5", "0.50 |"]
+    assert {row[0].strip("| ") for row in shipped[2:]} == {"plain", "hold", "tight"}, "no part of the plain LoRA"
     assert "- **DIV** is empty: it needs two noise seeds." in page
     assert "**PRES** is empty" not in page
     assert "quick" not in page
@@ -186,10 +224,9 @@ def test_the_page_says_what_the_numbers_say(tmp_path: Path) -> None:
 
 
 def test_the_board_that_ships_is_that_of_the_docs() -> None:
-    results = [
-        Path(leaderboard.__file__).parents[1] / leaderboard.FULL.results / f"{n}.json" for n in leaderboard.ORDER
-    ]
-    found = [ConceptOnBoard.model_validate_json(file.read_text(encoding="utf-8")) for file in results if file.is_file()]
+    root, size = Path(leaderboard.__file__).parents[1], leaderboard.FULL
+    files = [root / size.results / place.file for place in size.places]
+    found = [Cell.load(file) for file in files if file.is_file()]
     assert shipped_board() == (as_board(found, standings(found)) if found else None)
 
 
@@ -209,26 +246,42 @@ def test_a_whole_one_in_small(tiny_folder: Path, tmp_path: Path, monkeypatch: py
         updates=4,
         comparison=comparison,
     )
-    chosen = [entry for entry in entries(usual_only=True) if entry.method in ("plain", "plain, rank 2", "l2_to_base")]
-    found = leaderboard.run_concept(
-        "head-in-a-jar", chosen, size, lambda projects, folder: in_sequence, silent, lambda: False
-    )
+    everyone = entries(untried())
+    chosen = [entry for entry in everyone if entry.method in ("plain", "plain, rank 2", "l2_to_base")]
+    place = Place("head-in-a-jar", 1)
+    found = leaderboard.run_cell(place, chosen, size, lambda projects, folder: in_sequence, silent, lambda: False)
     assert [own.method for own in found.arms.values()] == ["plain", "plain, rank 2", "l2_to_base"]
+    assert found.seed == 1
+    assert (size.runs / "head-in-a-jar-1" / "arms" / "plain" / "seed-1").is_dir()
     assert found.settings["second_lora"] == "second-character"
     assert (size.runs / "second" / "second-character" / "lora.safetensors").is_file()
     for own in found.arms.values():
-        assert all(value is not None and value > 0 for value in own.numbers["additivity"])
+        assert (own.numbers["additivity"] or 0) > 0
+        assert (own.numbers["drift_p95"] or 0) > 0
         assert "comparison.dino" in own.reasons["pres"], "nobody can read these pictures"
         assert [point.strength for point in own.points] == [1.0, 0.5]
         assert all(point.drift is not None and point.concept is not None for point in own.points)
-    assert not leaderboard.is_there("head-in-a-jar", chosen, size)
-    found.save(size.results / "head-in-a-jar.json")
-    assert leaderboard.is_there("head-in-a-jar", chosen, size)
-    assert not leaderboard.is_there("head-in-a-jar", entries(usual_only=True), size)
-    assert not leaderboard.is_there("head-in-a-jar", chosen, size._replace(updates=5))
-    assert not leaderboard.is_there("head-in-a-jar", chosen, size._replace(comparison={**comparison, "steps": 3}))
-    page = leaderboard.write_page(size).read_text(encoding="utf-8")
+    runs: list[str] = []
+
+    def again() -> Cell:
+        runs.append("ran")
+        return found
+
+    file = size.results / place.file
+    for asked, work, times in (
+        (chosen, size, 1),
+        (chosen, size, 1),
+        (chosen[:2], size, 1),
+        (everyone, size, 2),
+        (chosen, size._replace(updates=5), 3),
+        (chosen, size._replace(comparison={**comparison, "steps": 3}), 4),
+    ):
+        leaderboard.kept_cell(file, asked, work, again)
+        assert len(runs) == times, "what stands there is not measured again, anything else is"
+    assert Cell.load(file) == found
+    page = leaderboard.write_page(size._replace(places=(Place("style", 0), place))).read_text(encoding="utf-8")
     assert "A quick run" in page
+    assert "head-in-a-jar (1 training seed), 4 updates" in page
     assert "| l2_to_base | weight 0.001 |" in page
     assert "**PRES** is empty: no DINO encoder was named" in page
     assert "**additivity error** is empty" not in page
@@ -242,7 +295,7 @@ def test_each_ready_set_is_measured_beside_another_one() -> None:
 
 
 def test_the_label_names_method_and_strength() -> None:
-    assert Entry("a", "weight 1", entries()[0].way).label == "a, weight 1"
+    assert Entry("a", "weight 1", tried()[0].way).label == "a, weight 1"
 
 
 def test_some_methods_only_do_not_touch_the_board() -> None:
@@ -252,3 +305,5 @@ def test_some_methods_only_do_not_touch_the_board() -> None:
     }  # fmt: skip
     with pytest.raises(typer.Exit):
         leaderboard.main(method=["max_nrom"])
+    with pytest.raises(typer.Exit):
+        leaderboard.main(only=["clothes"])
