@@ -119,6 +119,28 @@ def test_only_the_number_that_was_touched_is_kept(page: Client, workspace: Path)
     assert (own["prior"]["ratio"], own["regularizers"]["prior_preservation"]["weight"]) == (0.5, 0.5)
 
 
+def test_a_ratio_that_is_not_set_follows_the_weight(page: Client, workspace: Path) -> None:
+    text = PROJECT.replace("ratio = 0.25\n", "").replace("prior_preservation", "cached_prior")
+    (workspace / "p.toml").write_text(text)
+    assert page.post("/p/p/numbers", {"weight": 1}).json["ratio"] == 0.5
+    assert page.post("/p/p/numbers", {"weight": 0.1}).json["ratio"] == 0.1
+    assert page.post("/p/p/numbers", {"weight": 1, "ratio": 0.25}).json["ratio"] == 0.25
+
+
+def test_masks_lie_beside_their_pictures(page: Client, workspace: Path) -> None:
+    assert "data-mask" not in page.get("/p/p/pictures", accept=HTML).text
+    (workspace / "masks").mkdir()
+    Image.new("L", (64, 64), 255).save(workspace / "masks" / "0.png")
+    (workspace / "p.toml").write_text(PROJECT.replace('images = "one"', 'images = "one"\nmasks = "masks"'))
+    shown = page.get("/p/p/pictures", accept=HTML).text
+    cards = re.findall(r"<article.*?</article>", shown, re.S)
+    laid = {re.search('data-file="([^"]+)"', card)[1]: re.findall('class="mask" src="([^"]+)"', card) for card in cards}  # type: ignore[index]
+    assert laid[str(workspace / "two" / "0.png")] == []
+    (mask,) = laid[str(workspace / "one" / "0.png")]
+    assert "data-masks" in shown
+    assert page.get(mask.replace("&amp;", "&")).headers["content-type"].startswith("image/")
+
+
 def test_each_concept_has_its_report(page: Client, workspace: Path) -> None:
     assert "report is ready" not in page.get("/", accept=HTML).text
     for concept in ("first", "second"):

@@ -75,6 +75,10 @@ function startNumbers() {
   const price = async () => {
     const mine = ++asked, cost = await send(form.dataset.numbers, wish(false));
     if (!cost?.ok || mine !== asked) return;
+    if (!touched.has(ratio.name)) {  // where the file names none, it follows the weight
+      ratio.setAttribute("value", cost.ratio);
+      dress();
+    }
     $("[data-cost-images]").textContent = cost.images.toLocaleString("en");
     $("[data-cost-forwards]").textContent = cost.forwards.toLocaleString("en");
     $("[data-cost-lines]").replaceChildren(...cost.sentences.map((text) => element("li", { textContent: text })));

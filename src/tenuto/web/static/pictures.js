@@ -1,4 +1,4 @@
-// The Pictures tab: filter by tag, look at one picture and mend its caption, change many at once.
+// The Pictures tab: filter by tag, lay masks over, look at one picture and mend its caption, change many at once.
 import { $, $$, element, send } from "./shared.js";
 
 export function startPictures() {
@@ -6,6 +6,7 @@ export function startPictures() {
   if (!box) return;
   const cards = $$(".picture", box);
   startFilter(cards);
+  $("[data-masks]")?.addEventListener("change", (event) => { for (const own of $$("[data-mask]", box)) own.hidden = !event.target.checked; });
   startViewer(box, cards);
   startBulk(cards);
 }

@@ -103,6 +103,7 @@ def _card(item: Item, trigger: str, aside: bool) -> dict[str, Any]:
         "bucket": str(item.bucket),
         "size": str(item.size),
         "aside": aside,
+        "mask": item.mask,
         "plain": "|".join(plain(tag) for tag, _ in tags),
     }
 
@@ -124,6 +125,7 @@ def _bare(file: Path, concept: str, extension: str) -> dict[str, Any]:
         "bucket": "",
         "size": "",
         "aside": False,
+        "mask": None,
         "plain": "|".join(plain(tag) for tag, _ in tags),
     }
 

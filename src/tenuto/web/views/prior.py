@@ -130,4 +130,5 @@ def numbers(call: Call, body: Numbers) -> Answer:
     if body.keep:
         place.save(table, roots)
         return {"say": "kept in the project", "reload": True}
-    return cost_of(call.studio.watcher.look(project_in(table, place.file, place.file.name)))
+    made = project_in(table, place.file, place.file.name)
+    return cost_of(call.studio.watcher.look(made)) | {"ratio": made.ratio_in(made.prior)}
