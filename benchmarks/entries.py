@@ -6,7 +6,7 @@ that is added to the catalogue takes part by itself: its weight is tried around 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,11 +24,13 @@ SWEPT: dict[str, tuple[str, tuple[float, ...]]] = {
     "drift_controller": ("budget", (0.1, 0.2, 0.4)),
     "gram_penalty": ("weight", (1.0, 30.0, 300.0)),
     "max_norm": ("limit", (0.25, 1.0, 4.0)),
+    "noise_offset": ("weight", (0.05,)),
+    "multires_noise": ("weight", (0.3,)),
     "ema_average": ("decay", (0.9, 0.99, 0.999)),
     "timestep_window": ("high", (0.6, 0.8, 0.9)),
 }
 """Methods whose strength is another setting than their weight, or is tried at other values: the setting and its values,
-the second one for a quick board."""
+the middle one for a quick board. Those that do not regularize are not tried."""
 ADAPTER: Mapping[str, Any] = SETTINGS["training"]["adapter"]
 COMPANY: Mapping[str, Regularizer] = {"cached_prior": CachedPrior()}
 """Beside methods that do nothing alone."""
@@ -83,7 +85,13 @@ def entries(chosen: Mapping[str, float], only: tuple[str, ...] = ()) -> list[Ent
 
 def untried(only: tuple[str, ...] = ()) -> dict[str, float]:
     """A strength for every method, without trying."""
-    return {name: SWEPT[name][1][1] if name in SWEPT else REGULARIZERS[name]().weight for name in _taking_part(only)}
+    return {
+        name: _middle(SWEPT[name][1]) if name in SWEPT else REGULARIZERS[name]().weight for name in _taking_part(only)
+    }
+
+
+def _middle(values: Sequence[float]) -> float:
+    return values[len(values) // 2]
 
 
 def strengths(name: str) -> list[float]:

@@ -42,12 +42,9 @@ SECOND, INSTEAD = "second-character", "crazy-eyes"
 ORDER = (*KEPT_OUT, "head-in-a-jar", "crazy-eyes", "character", "clothing", "small")
 STRENGTHS = "strengths"
 """The name of the trial of strengths, beside the cells."""
-COMPARISON: dict[str, Any] = {
-    **SETTINGS["comparison"],
-    "curve_checkpoints": 1,
-    "curve_prompts": 3,
-    "curve_weights": [0.5, 0.75, 1.5],
-}
+COMPARISON: dict[str, Any] = {**SETTINGS["comparison"], "curve_weights": [0.5, 1.5]}
+TRIAL: dict[str, Any] = {**COMPARISON, "weights": [], "curve_checkpoints": 0}
+"""Enough to read drift at the plain LoRA's concept strength."""
 
 
 class Place(NamedTuple):
@@ -73,6 +70,7 @@ class Size(NamedTuple):
     """The cells."""
     trial: Place | None = Place("clothing", 3)
     """Where strengths are tried: on the validation set, at a seed of its own. None: they are not."""
+    trial_comparison: Mapping[str, Any] = TRIAL
     updates: int = SETTINGS["training"]["steps"]
     comparison: Mapping[str, Any] = COMPARISON
 
@@ -220,7 +218,7 @@ def main(
         if method:
             size = size.aside("-".join(method))
 
-        def cell(place: Place, chosen: Sequence[Entry], file: str) -> Cell:
+        def cell(place: Place, chosen: Sequence[Entry], file: str, size: Size = size) -> Cell:
             stage(screen, f"{Path(file).stem}: {len(chosen)} arms on {place.concept} at seed {place.seed}")
             run = partial(run_cell, place, chosen, size, engage, screen, stop)
             return kept_cell(size.results / file, chosen, size, run)
@@ -229,7 +227,8 @@ def main(
             chosen = untried()
             if size.trial is not None:
                 candidates = tried(tuple(method or ()))
-                chosen = best_of(cell(size.trial, candidates, f"{STRENGTHS}.json"), candidates)
+                small = size._replace(comparison=size.trial_comparison)
+                chosen = best_of(cell(size.trial, candidates, f"{STRENGTHS}.json", small), candidates)
             for place in size.places:
                 if not only or place.concept in only:
                     cell(place, entries(chosen, tuple(method or ())), place.file)
