@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from tenuto.evaluation.answers import Answers
 from tenuto.evaluation.sweep import SweepResult
 from tenuto.evaluation.sweep_page import table_of
+from tenuto.evaluation.wording import number_text
 from tenuto.events import Listener
 from tenuto.families.base import Base
 from tenuto.families.checkpoints import open_base
@@ -124,7 +125,7 @@ def test_names_of_arms_say_as_much_as_is_needed(tiny_folder: Path, tmp_path: Pat
         ({"arms": {"a": {"concepts.0.images": "nowhere"}}}, "arm 'a'.*nowhere"),
         ({"arms": {"a": {}, "b": {"regularizers": {"masked_prior": {}}}}}, "arm 'b'.*needs masks"),
         ({"arms": {"a": {}}, "settings": {"comparison.weights": [1.0]}}, "comparison.weights must hold 0"),
-        ({"arms": {"a": {}}, "settings": {"comparison.other_base": "pocket"}}, "a sweep reads one checkpoint"),
+        ({"arms": {"a": {}}, "settings": {"comparison.other_base": "pocket"}}, "arm 'a'.*other layers"),
     ],
 )
 def test_a_mistake_is_one_line_before_any_work(
@@ -141,6 +142,25 @@ def sent(tasks: Sequence[Task[T]], listener: Listener, stop: Callable[[], bool])
     """A runner as one that sends tasks away has to be: tasks and answers travel as bytes; the last task comes first."""
     results = [pickle.loads(pickle.dumps(pickle.loads(pickle.dumps(task))(listener, stop))) for task in tasks[::-1]]
     return results[::-1]
+
+
+def test_the_same_is_asked_on_another_checkpoint(tiny_folder: Path, tiny_v_folder: Path, tmp_path: Path) -> None:
+    ask = {"settings": {"comparison.other_base": str(tiny_v_folder)}, "arms": {"a": {}, "b": {"training.steps": 3}}}
+    result = run_sweep(load_sweep(write(tmp_path, tiny_folder, {**ask, "seeds": [0]})), tmp_path / "out")
+    on = result.concepts["c"]
+    assert list(on.elsewhere) == list(on.arms) == ["a", "b"]
+    for arm in on.arms:
+        here, there = on.arms[arm]["drift"].mean, on.elsewhere[arm]["drift"].mean
+        assert None not in (here, there)
+        assert here != there
+    page = (tmp_path / "out" / "sweep.html").read_text(encoding="utf-8")
+    own = page.partition("On another checkpoint")[2]
+    assert str(tiny_v_folder) in own
+    assert (
+        f"{number_text(on.arms['b']['drift'].mean, 'drift')} → {number_text(on.elsewhere['b']['drift'].mean, 'drift')}"
+        in own
+    )
+    assert SweepResult.load(tmp_path / "out" / "sweep.json") == result
 
 
 def test_from_file_to_page(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -46,6 +46,8 @@ class OnConcept(Settings):
     """Arm -> its number over the reference's at equal concept strength: the reference's as shipped ("plain"), or,
     where the arm never gets there, the arm's own ("held")."""
     trigger: str = ""
+    elsewhere: dict[str, ArmNumbers] = Field(default_factory=dict)
+    """The same on comparison.other_base, where one was asked for."""
 
 
 class SweepResult(Sealed):
@@ -64,7 +66,7 @@ class SweepResult(Sealed):
     concepts: dict[str, OnConcept]
 
 
-def on_concept(comparison: Comparison, reference: str, folder: str) -> OnConcept:
+def on_concept(comparison: Comparison, reference: str, folder: str, elsewhere: Comparison | None = None) -> OnConcept:
     """The numbers of a comparison, and every arm against the reference at equal concept strength."""
     curves = comparison.curves
     return OnConcept(
@@ -76,4 +78,5 @@ def on_concept(comparison: Comparison, reference: str, folder: str) -> OnConcept
             if reference in curves and arm != reference
         },
         trigger=comparison.concept.get("trigger", ""),
+        elsewhere=elsewhere.arms if elsewhere else {},
     )

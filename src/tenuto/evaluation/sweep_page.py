@@ -10,6 +10,7 @@ from typing import Any
 from markupsafe import Markup
 
 from tenuto.evaluation.curve import Quantity
+from tenuto.evaluation.elsewhere import carried, elsewhere_of
 from tenuto.evaluation.figures import curve_figure
 from tenuto.evaluation.record import Comparison
 from tenuto.evaluation.report import ROW_NAMES, Picture, picture, template
@@ -122,8 +123,10 @@ def _concept(result: SweepResult, name: str, folder: Path) -> dict[str, Any]:
     strip = {
         arm: [_pictures(comparison, folder / on.folder, arm, f"strip-{w:g}")[:1] for w in weights] for arm in on.arms
     }
+    there = elsewhere_of(comparison, folder / on.folder)
     return {
         "on": on,
+        "elsewhere": {"name": there.base["name"], "table": carried(comparison, there)} if there else None,
         "table": table_of(result, name),
         "rows": list(rows.values()),
         "cells": {arm: found for arm, found in cells.items() if any(found)},

@@ -90,17 +90,22 @@ def compare_elsewhere(
 
     bank, avoid: those of the first comparison, from which its prompts came. No other base should be open.
     """
-    own = project.base
-    other = BaseSettings(model=str(project.comparison.other_base), device=own.device, clip_skip=own.clip_skip)
-    there = project.model_copy(update={"base": other, "comparison": lighter(project.comparison)})
-    prepared = replace(prepare(there, listener), bank=bank)
+    prepared = prepare_elsewhere(project, bank, listener)
     readers = readers_of(prepared, project)
     for each in compared:
-        stage(listener, f"comparing the arms on {each.concept}, on {other.model}")
+        stage(listener, f"comparing the arms on {each.concept}, on {prepared.base.name}")
         place = each.folder / FOLDER
         result = measure(prepared, readers, arms_of(project, done), each.concept, place, avoid, listener, stop)
         result.save(place / "comparison.json")
         each.write()
+
+
+def prepare_elsewhere(project: Project, bank: Bank, listener: Listener = silent) -> Prepared:
+    """The project on comparison.other_base, with the words that it has at home."""
+    own = project.base
+    other = BaseSettings(model=str(project.comparison.other_base), device=own.device, clip_skip=own.clip_skip)
+    there = project.model_copy(update={"base": other, "comparison": lighter(project.comparison)})
+    return replace(prepare(there, listener), bank=bank)
 
 
 def arms_of(project: Project, done: Sequence[Done]) -> list[Arm]:

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tenuto.evaluation.arms import Arm
+from tenuto.evaluation.elsewhere import FOLDER
+from tenuto.evaluation.record import Comparison
 from tenuto.evaluation.sweep import ArmRecord, OnConcept, SweepResult, on_concept
 from tenuto.evaluation.sweep_page import write_page
 from tenuto.events import Listener, note, silent, stage, warn
+from tenuto.memory import make_room
 from tenuto.project.settings import Project
 from tenuto.words import TenutoError
-from tenuto.work.compare import MeasureTask, arm_of, asked, measure, read_plan, readers_of
-from tenuto.work.prepare import KeptOpen, audited, prepare
+from tenuto.work.compare import MeasureTask, arm_of, asked, measure, prepare_elsewhere, read_plan, readers_of
+from tenuto.work.prepare import KeptOpen, Prepared, audited, prepare
 from tenuto.work.prior import build_controller, build_prior, open_store
+from tenuto.work.readers import Readers
 from tenuto.work.sweep_file import Sweep, SweepArm
 from tenuto.work.tasks import NEVER, Runner, Stop, in_sequence
 from tenuto.work.train import TrainTask, refuse
@@ -150,15 +154,48 @@ def _measured(
     first = [task for task in tasks if task.arm.name == reference]  # alone: it also reads the base, for all
     runner(first, listener, stop)
     runner([task for task in tasks if task not in first], listener, stop)
+    asking = [
+        Asking(concept, place, [arm for arm in arms if concept in own[arm.name]]) for concept, place in places.items()
+    ]
     prepared = prepare(sweep.project)
-    readers = readers_of(prepared)
-    concepts = {}
-    for concept, place in places.items():
-        chosen = [arm for arm in arms if concept in own[arm.name]]
-        whole = measure(prepared, readers, chosen, concept, place, avoid, stop=stop)
-        whole.save(place / "comparison.json")
-        concepts[concept] = on_concept(whole, reference, place.relative_to(folder).as_posix())
-    return concepts
+    here = _read(prepared, readers_of(prepared), asking, avoid, silent, stop)
+    there: list[Comparison | None] = [None] * len(here)
+    if sweep.project.comparison.other_base is not None:
+        bank, device = prepared.bank, prepared.base.device
+        del prepared  # one base at a time
+        make_room(device)
+        prepared = prepare_elsewhere(sweep.project, bank, listener)
+        away = [replace(each, place=each.place / FOLDER) for each in asking]
+        there = [*_read(prepared, readers_of(prepared, sweep.project), away, avoid, listener, stop)]
+    return {
+        each.concept: on_concept(own, reference, each.place.relative_to(folder).as_posix(), other)
+        for each, own, other in zip(asking, here, there, strict=True)
+    }
+
+
+@dataclass(frozen=True)
+class Asking:
+    """A concept, the arms that teach it, and where their readings lie."""
+
+    concept: str
+    place: Path
+    arms: list[Arm]
+
+
+def _read(
+    prepared: Prepared,
+    readers: Readers,
+    asking: Sequence[Asking],
+    avoid: frozenset[str],
+    listener: Listener,
+    stop: Stop,
+) -> list[Comparison]:
+    """One comparison per concept, from what was read before where it was; each is saved."""
+    found = []
+    for each in asking:
+        found.append(measure(prepared, readers, each.arms, each.concept, each.place, avoid, listener, stop))
+        found[-1].save(each.place / "comparison.json")
+    return found
 
 
 def _record(arm: SweepArm, done: Sequence[Done]) -> ArmRecord:

@@ -109,10 +109,6 @@ class Sweep:
             other = same.setdefault(arm.project.model_dump_json(), arm.name)
             if other != arm.name:
                 raise TenutoError(f"{self.name}: arms {other!r} and {arm.name!r} are the same training; leave one out")
-        if self.project.comparison.other_base is not None:
-            raise TenutoError(
-                f"{self.name}: a sweep reads one checkpoint; leave comparison.other_base out of its project"
-            )
         if self.reference and self.reference not in names:
             raise TenutoError(f"{self.name}: reference {self.reference!r} is no arm; there are: {', '.join(names)}")
         if len(set(self.seeds)) < len(self.seeds):
