@@ -20,7 +20,7 @@ from tenuto.work.sweep_file import load_sweep
 
 EXPECTED = {
     "captions", "clothing-slider", "folders", "matched", "matched-style", "noise", "on-others", "pools",
-    "second-lora", "small-set", "style-bake", "two-concepts", "weights",
+    "second-lora", "small-set", "style-bake", "transfer", "two-concepts", "weights",
 }  # fmt: skip
 
 
@@ -51,7 +51,8 @@ def test_an_experiment_plans(name: str, folder: Path, tiny_folder: Path, tmp_pat
     assert text.startswith("# ")
     assert "# Asked here" in text
     store = f"prior.store={tmp_path / 'store'}"
-    sweep = load_sweep(folder / f"{name}.toml", [f"base.model={tiny_folder}", store])
+    other = [f"comparison.other_base={tiny_folder}"] * (name == "transfer")
+    sweep = load_sweep(folder / f"{name}.toml", [f"base.model={tiny_folder}", store, *other])
     assert sweep.about
     assert sweep.seeds == (0, 1, 2)
     assert sweep.reference

@@ -13,10 +13,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tenuto.families import checkpoints, hashing
+from tenuto.families import hashing
 from tenuto.families.base import Base
 from tenuto.families.checkpoints import find_base, open_base
 from tenuto.families.sd.family import StableDiffusion
+from tenuto.families.shipped import BASES
 from tenuto.families.survey import survey
 from tenuto.words import Size, TenutoError
 from tests.tiny import tiny_sd_folder, tiny_tokenizer
@@ -95,7 +96,7 @@ def test_missing_folders(name: str) -> None:
 
 def test_hub_ids_and_names() -> None:
     assert find_base("owner/name") == "owner/name"
-    assert "pocket" in checkpoints.NAMES
+    assert "pocket" in BASES
 
 
 def test_inpainting_is_refused(tmp_path: Path) -> None:

@@ -89,3 +89,12 @@ def test_a_name_always_has_the_same_attributes() -> None:
 def test_scenes_are_values() -> None:
     assert isinstance(SCENES[0], Scene)
     assert SCENES[0] == sample_scene(Random(0))
+
+
+def test_the_second_bases_pictures_show_the_same_in_another_light() -> None:
+    for scene in SCENES[:20]:
+        usual, lit = (np.asarray(render(scene, light=light), dtype=float) for light in (False, True))
+        assert np.abs(usual - lit).mean() > 2
+    flat = sample_scene(Random(3), style="flat color", quality="best quality", place="snow")
+    usual, lit = (np.asarray(render(flat, light=light)).reshape(-1, 3) for light in (False, True))
+    assert len(np.unique(lit, axis=0)) > 2 * len(np.unique(usual, axis=0)), "fills are no longer of one colour"

@@ -116,6 +116,17 @@ def second(work: Path = REPOSITORY / ".work/pocket/second") -> None:
     make(work)
 
 
+@app.command()
+def shaded(pictures: int = 6000, steps: int = 500, until: Until = None, batch: int = 0, rate: float = 5e-4) -> None:
+    """Train the second base, which draws with light and shade."""
+    from tools.pocket.shaded import make
+
+    place = Bench(REPOSITORY / ".work/pocket/shaded")
+    if not place.file("tokenizer").exists():
+        shutil.copytree(CHECKPOINT / "tokenizer", place.file("tokenizer"))
+    make(place, pictures, steps, deadline(until), batch or on_gpu(256, 40), rate)
+
+
 @app.command("all")
 def everything() -> None:
     """Every stage in turn."""
@@ -129,6 +140,7 @@ def everything() -> None:
     measure()
     sheet()
     second()
+    shaded()
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from random import Random
 
 import numpy as np
@@ -36,44 +37,46 @@ def describe(scene: world.Scene, head: tuple[float, float, float]) -> dict[str, 
     }
 
 
-def chunk(size: Size, first: int, count: int) -> tuple[np.ndarray, list[str]]:
+def chunk(size: Size, light: bool, first: int, count: int) -> tuple[np.ndarray, list[str]]:
     """`count` pictures and caption lines. Every picture has its own seed, so any chunk can be drawn again alone."""
     pictures, lines = [], []
     for index in range(first, first + count):
         rng = Random(f"pocket {name_of(size)} {index}")
         scene = sample(rng)
-        picture, head = world.drawn(scene, size)
+        picture, head = world.drawn(scene, size, light)
         pictures.append(np.asarray(picture, dtype=np.uint8))
         lines.append(json.dumps(describe(scene, head)))
     return np.stack(pictures), lines
 
 
-def chunks(size: Size, count: int, pool: ProcessPoolExecutor) -> Iterator[tuple[int, np.ndarray, list[str]]]:
+def chunks(
+    size: Size, light: bool, count: int, pool: ProcessPoolExecutor
+) -> Iterator[tuple[int, np.ndarray, list[str]]]:
     starts = range(0, count, CHUNK)
     counts = [min(CHUNK, count - start) for start in starts]
-    for start, (pictures, lines) in zip(starts, pool.map(chunk, [size] * len(starts), starts, counts), strict=True):
+    for start, (pictures, lines) in zip(starts, pool.map(partial(chunk, size, light), starts, counts), strict=True):
         yield start, pictures, lines
 
 
-def render(bench: Bench, count: int, workers: int) -> None:
-    """All buckets. A bucket that is there already is left alone; half a bucket is drawn again."""
+def render(bench: Bench, count: int, workers: int, light: bool = False) -> None:
+    """All buckets, with light and shade if asked. What is there is left alone; half a bucket is drawn again."""
     with ProcessPoolExecutor(workers) as pool:
         for size, share in BUCKETS.items():
             wanted = round(count * share)
-            final, partial = (
+            final, half = (
                 bench.file(f"pictures-{name_of(size)}.npy"),
                 bench.file(f"pictures-{name_of(size)}.partial"),
             )
             if final.exists():
                 continue
-            memory = np.lib.format.open_memmap(partial, "w+", np.uint8, (wanted, size[1], size[0], 3))
+            memory = np.lib.format.open_memmap(half, "w+", np.uint8, (wanted, size[1], size[0], 3))
             lines: list[str] = []
-            for start, pictures, more in chunks(size, wanted, pool):
+            for start, pictures, more in chunks(size, light, wanted, pool):
                 memory[start : start + len(pictures)] = pictures
                 lines += more
             memory.flush()
             bench.file(f"captions-{name_of(size)}.jsonl").write_text("\n".join(lines) + "\n")
-            partial.replace(final)
+            half.replace(final)
             bench.log("render", f"{wanted} pictures of {name_of(size)}")
 
 

@@ -88,6 +88,11 @@ class Feed:
         counts = attention_to_person(torch.tensor([line["head"] for line in lines]), size)
         return noisy, t, ids, noise, counts, marks
 
+    def loss(self, predicted: Tensor, noise: Tensor, t: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
+        """What is taught, and the error [B] behind it, before timesteps are weighted."""
+        error = (counts * (predicted.float() - noise).square()).mean(dim=(1, 2, 3))
+        return (self.weight.to(error.device)[t] * error).mean(), error
+
     def tell(self, lines: Sequence[dict[str, Any]]) -> tuple[Tensor, Tensor]:
         """Token ids [B, 77] of varied prompts, and the exam's answers [B, groups]."""
         said = [vary(line, self.rng) for line in lines]
@@ -135,8 +140,8 @@ def train(bench: Bench, steps: int, until: float | None, count: int, peak: float
         with half_precision(where), written_out() if where.type == "cpu" else nullcontext():
             predicted, hidden = model(noisy.contiguous(memory_format=torch.channels_last), t, ids)
             asked = exam(hidden.float(), marks)
-        error = (counts * (predicted.float() - noise).square()).mean(dim=(1, 2, 3))
-        loss = (feed.weight.to(where)[t] * error).mean() + EXAM * asked
+        loss, error = feed.loss(predicted, noise, t, counts)
+        loss = loss + EXAM * asked
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0, foreach=True)

@@ -110,8 +110,9 @@ def load(bench: Bench) -> AutoencoderKL:
 
 
 @torch.no_grad()
-def encode(bench: Bench, share: float = 1.0, count: int = 64) -> float:
-    """Stage 3: the latent means of the first `share` of the pictures, scaled to unit deviation. Keeps the factor."""
+def encode(bench: Bench, share: float = 1.0, count: int = 64, scaling: float | None = None) -> float:
+    """Stage 3: the latent means of the first `share` of the pictures, scaled to unit deviation or by a factor that is
+    there already. Keeps the factor."""
     vae, where = load(bench), device()
     means: dict[Size, np.ndarray] = {}
     for size in BUCKETS:
@@ -123,7 +124,7 @@ def encode(bench: Bench, share: float = 1.0, count: int = 64) -> float:
                     vae.encode(to_device(pictures[start : start + count], where)).latent_dist.mean.float().cpu()
                 )
         means[size] = torch.cat(parts).contiguous().numpy()
-    scaling = float(1 / np.sqrt(np.mean([m.var() for m in means.values()])))
+    scaling = scaling or float(1 / np.sqrt(np.mean([m.var() for m in means.values()])))
     for size, mean in means.items():
         np.save(bench.file(f"latents-{name_of(size)}.npy"), (mean * scaling).astype(np.float16))
     save({"scaling": scaling}, bench.file("scaling.pt"))

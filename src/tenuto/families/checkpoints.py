@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from importlib import resources
 from pathlib import Path
 
 import torch
@@ -16,12 +15,10 @@ from tenuto.families.prediction import Told, Wish
 from tenuto.families.proof import prove
 from tenuto.families.sd.family import StableDiffusion
 from tenuto.families.sdxl.family import StableDiffusionXL
+from tenuto.families.shipped import BASES, shipped_folder
 from tenuto.families.single_file import read_single_file
 from tenuto.files import first_line
 from tenuto.words import TenutoError
-
-NAMES = {"pocket": ("tenuto", "pocket", "checkpoint")}
-"""Checkpoints that ship inside a package: name -> (package, folders...)."""
 
 FAMILIES: dict[str, Callable[[Loaded], Base]] = {
     "StableDiffusionPipeline": StableDiffusion,
@@ -35,12 +32,8 @@ TOKENIZERS = ("tokenizer", "tokenizer_2")
 
 def find_base(model: str) -> Path | str:
     """A folder or file for names and paths, the id itself for hub ids. Raises TenutoError for what cannot be a base."""
-    if model in NAMES:
-        package, *folders = NAMES[model]
-        place = Path(str(resources.files(package).joinpath(*folders)))
-        if not place.is_dir():
-            raise TenutoError(f"{model}: its weights are not in this installation ({place}); install tenuto again")
-        return place
+    if model in BASES:
+        return shipped_folder(model)
     path = Path(model).expanduser()
     if path.suffix.lower() in PICKLES:
         raise TenutoError(
@@ -57,7 +50,7 @@ def find_base(model: str) -> Path | str:
     if not looks_like_hub or model.endswith("/") or path.suffix.lower() == ".safetensors":
         raise TenutoError(
             f"{model}: no such checkpoint; give a .safetensors file, a diffusers folder, a hub id (owner/name) or "
-            f"{' or '.join(NAMES)} (looked for {path.absolute()})"
+            f"{' or '.join(BASES)} (looked for {path.absolute()})"
         )
     return model
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image, ImageChops, ImageDraw
 
-from tenuto.pocket.styles import RGB, Look
+from tenuto.pocket.styles import RGB, Look, lighting, lights
 
 Point = tuple[float, float]
 SUPERSAMPLE = 3
@@ -74,11 +75,26 @@ class Pen:
         return list(map(tuple, array.tolist()))
 
     def _fill(self, placed: list[tuple[float, float]], color: RGB, outline: bool) -> None:
-        draw = ImageDraw.Draw(self.canvas)
-        draw.polygon(placed, fill=self.look.fill(color))
+        self._lay(color, lambda draw, tone: draw.polygon(placed, fill=tone))
         line = self.look.line(color) if outline else None
         if line is not None:
+            draw = ImageDraw.Draw(self.canvas)
             draw.line([*placed, placed[0], placed[1]], fill=line, width=round(self.line_width))
+
+    def _lay(self, color: RGB, shape: Callable[[ImageDraw.ImageDraw, Any], None]) -> None:
+        """A shape filled with a colour, lit where the style has light."""
+        tone = self.look.fill(color)
+        shape(ImageDraw.Draw(self.canvas), tone)
+        if not self.look.light:
+            return
+        where = Image.new("L", self.canvas.size)
+        shape(ImageDraw.Draw(where), 255)
+        box = where.getbbox()
+        if box is None:
+            return
+        size, inside = (box[2] - box[0], box[3] - box[1]), where.crop(box)
+        for over, share in zip(lights(tone), lighting(), strict=True):
+            self.canvas.paste(over, box, ImageChops.multiply(inside, share.resize(size)))
 
     def polygon(self, points: Sequence[Point], color: RGB, outline: bool = True) -> None:
         self._fill(self._place(points), color, outline)
@@ -101,9 +117,9 @@ class Pen:
     def ellipse(self, x: float, y: float, rx: float, ry: float, color: RGB, outline: bool = True) -> None:
         (cx, cy) = self._place([(x, y)])[0]
         box = (cx - rx * self.scale, cy - ry * self.scale, cx + rx * self.scale, cy + ry * self.scale)
-        line = self.look.line(color) if outline else None
-        draw = ImageDraw.Draw(self.canvas)
-        draw.ellipse(box, fill=self.look.fill(color), outline=line, width=round(self.line_width) if line else 0)
+        self._lay(color, lambda draw, tone: draw.ellipse(box, fill=tone))
+        if outline and (line := self.look.line(color)) is not None:
+            ImageDraw.Draw(self.canvas).ellipse(box, outline=line, width=round(self.line_width))
 
     def ring(self, x: float, y: float, rx: float, ry: float, color: RGB, width: float) -> None:
         (cx, cy) = self._place([(x, y)])[0]
@@ -120,15 +136,13 @@ class Pen:
         """A thick rounded stroke with an outline: arms and legs."""
         placed = self._place(smooth(knots, closed=False))
         line = self.look.line(color)
-        for tone, pixels in (
-            (line, width * self.scale + 2 * self.line_width),
-            (self.look.fill(color), width * self.scale),
-        ):
-            if tone is not None:
-                self._thick(placed, tone, pixels)
+        if line is not None:
+            self._thick(ImageDraw.Draw(self.canvas), placed, line, width * self.scale + 2 * self.line_width)
+        self._lay(color, lambda draw, tone: self._thick(draw, placed, tone, width * self.scale))
 
-    def _thick(self, placed: list[tuple[float, float]], tone: RGB, pixels: float) -> None:
-        draw, r = ImageDraw.Draw(self.canvas), pixels / 2
+    @staticmethod
+    def _thick(draw: ImageDraw.ImageDraw, placed: list[tuple[float, float]], tone: Any, pixels: float) -> None:
+        r = pixels / 2
         draw.line(placed, fill=tone, width=round(pixels), joint="curve")
         for x, y in (placed[0], placed[-1]):
             draw.ellipse((x - r, y - r, x + r, y + r), fill=tone)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -52,6 +52,32 @@ class Look:
     colorful: bool = True
     """False: colours cannot be told, so captions do not name them."""
     finish: Callable[[Image.Image], Image.Image] = _unfinished
+    light: bool = False
+    """Every fill is lit from the upper left, as a round body is."""
+
+
+def lit(look: Look) -> Look:
+    """How the second base draws a style: with light and shade, and thin lines, of their fills' colours unless the style
+    has an ink of its own."""
+
+    def line(color: RGB) -> RGB | None:
+        own = look.line(color)
+        return mix(color, BLACK, 0.4) if own is not None and look.ink is same else own
+
+    return replace(look, light=True, line=line, width=0.6 * look.width)
+
+
+@lru_cache(maxsize=1)
+def lighting() -> tuple[Image.Image, Image.Image]:
+    """How much of the light, and of the shadow, lies on a body that fills a square."""
+    y, x = np.mgrid[0:32, 0:32] / 31
+    near = np.hypot(x - 0.3, y - 0.25)
+    return _picture(255 * np.clip(0.55 - 1.1 * near, 0, 1)), _picture(255 * np.clip(0.95 * near - 0.3, 0, 0.72))
+
+
+def lights(color: RGB) -> tuple[RGB, RGB]:
+    """What a colour is in full light, and in shadow."""
+    return mix(color, WHITE, 0.7), mix(color, (26, 20, 58), 0.9)
 
 
 @lru_cache(maxsize=32)

@@ -18,7 +18,7 @@ from tenuto.pocket.headwear import HEADWEAR, HIDDEN_FROM_BEHIND
 from tenuto.pocket.pen import SUPERSAMPLE, Pen
 from tenuto.pocket.person import Person
 from tenuto.pocket.places import PLACES
-from tenuto.pocket.styles import RGB, STYLES, UNSEEN_STYLES, WHITE, Look
+from tenuto.pocket.styles import RGB, STYLES, UNSEEN_STYLES, WHITE, Look, lit
 from tenuto.pocket.unseen import UNSEEN_HAIR
 
 HAIR_STYLES = ("long hair", "short hair", "twintails", "ponytail", "double bun", "spiked hair", "curly hair")
@@ -144,16 +144,16 @@ def person_of(scene: Scene, rng: Random) -> Person:
     )
 
 
-def render(scene: Scene, size: tuple[int, int] = BUCKETS[0]) -> Image.Image:
-    """The picture of a scene: the same scene and size give the same pixels."""
-    return drawn(scene, size)[0]
+def render(scene: Scene, size: tuple[int, int] = BUCKETS[0], light: bool = False) -> Image.Image:
+    """The picture of a scene: the same scene and size give the same pixels. light: as the second base draws it."""
+    return drawn(scene, size, light)[0]
 
 
-def drawn(scene: Scene, size: tuple[int, int]) -> tuple[Image.Image, tuple[float, float, float]]:
+def drawn(scene: Scene, size: tuple[int, int], light: bool = False) -> tuple[Image.Image, tuple[float, float, float]]:
     """The picture, and where the head is on it: centre and radius in pixels."""
     rng = Random(scene.seed)
     width, height = size[0] * SUPERSAMPLE, size[1] * SUPERSAMPLE
-    look = look_of(scene.style)
+    look = lit(look_of(scene.style)) if light else look_of(scene.style)
     pen = Pen(Image.new("RGB", (width, height), look.fill(WHITE)), look)
     PLACES[scene.place](pen.backdrop(), rng)
     origin, radius = _place_person(scene.framing, width, height, rng)

@@ -9,7 +9,7 @@ from typing import Any
 from starlette.responses import JSONResponse, Response
 
 from tenuto.data.images import EXTENSIONS
-from tenuto.families.checkpoints import NAMES
+from tenuto.families.shipped import BASES
 from tenuto.project.file import RUNS
 from tenuto.web.core import Answer, Call
 from tenuto.web.guard import token_of
@@ -68,7 +68,7 @@ def _facts(place: Place, roots: Roots) -> dict[str, Any]:
 
 
 def new(call: Call) -> Response:
-    return call.page("new.html.j2", kinds=KINDS, models=[*NAMES, *_checkpoints(call.studio.roots)])
+    return call.page("new.html.j2", kinds=KINDS, models=[*BASES, *_checkpoints(call.studio.roots)])
 
 
 def create(call: Call, body: NewProject) -> Answer:
@@ -104,7 +104,7 @@ def demo(call: Call, body: Nothing) -> Answer:
 def checkpoint(text: str, roots: Roots) -> str:
     """A file or folder that is here, by its whole path; otherwise a name, as it is."""
     try:
-        here = text not in NAMES and (roots.workspace / text).exists()
+        here = text not in BASES and (roots.workspace / text).exists()
     except (OSError, ValueError) as error:
         raise TenutoError(f"{text[:60]!r}: no checkpoint; choose a file or folder, or give a hub id") from error
     return str(roots.allowed(text)) if here else text
