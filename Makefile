@@ -35,8 +35,8 @@ check: install     ## format, lint, types, import order, all tests
 evidence: install  ## the full table, hours; goes on where it was stopped
 	$(BIN)/python -m benchmarks.evidence
 
-leaderboard: install  ## every method on the same work, half a day on two cores; goes on where it was stopped (QUICK=1: minutes)
-	$(BIN)/python -m benchmarks.leaderboard --at-once 2 $(if $(QUICK),--quick)
+leaderboard: install  ## every method on the same work, most of a day on two cores; goes on where it was stopped (QUICK=1: minutes; FINALISTS=1: those that held in the trial)
+	$(BIN)/python -m benchmarks.leaderboard --at-once 2 $(if $(QUICK),--quick) $(if $(FINALISTS),--finalists)
 
 article: install   ## the article's experiments (presets/article), hours; goes on where it was stopped
 	$(BIN)/python -m benchmarks.article

@@ -13,11 +13,13 @@ from benchmarks.ready import PLAIN
 from benchmarks.standings import (
     AS_SHIPPED,
     FEWER_STEPS,
+    HOLDS,
     LOWER_WEIGHT,
     STRONG_ENOUGH,
     Cell,
     curve,
     standings,
+    trial_of,
 )
 from tenuto.evaluation.board import Board, Reading, Standing, plot, short
 from tenuto.files import write_text
@@ -31,22 +33,25 @@ BASELINES = (PLAIN, *PARTS)
 TEMPLATE = Path(__file__).parent / "leaderboard.md.j2"
 
 
-def write_board(board: Sequence[Cell], page: Path, drawing: Path, data: Path) -> None:
+def write_board(board: Sequence[Cell], trial: Cell | None, page: Path, drawing: Path, data: Path) -> None:
     """Write the page, its plot, and the board that others show."""
     found = standings(board)
     shown = as_board(board, found)
     write_text(drawing, plot(shown))
     write_text(data, shown.model_dump_json(indent=1) + "\n")
-    write_text(page, text(board, found, shown, f"{drawing.parent.name}/{drawing.name}"))
+    write_text(page, text(board, trial, found, shown, f"{drawing.parent.name}/{drawing.name}"))
 
 
-def text(board: Sequence[Cell], found: Sequence[Standing], shown: Board, drawing: str) -> str:
+def text(board: Sequence[Cell], trial: Cell | None, found: Sequence[Standing], shown: Board, drawing: str) -> str:
     """The page."""
     environment = Environment(undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True)
     environment.filters |= {"told": Reading.told, "short": short}
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         board=shown,
         strong_enough=STRONG_ENOUGH,
+        holds=HOLDS,
+        trial=trial,
+        tried=trial_of(trial) if trial else [],
         advice=advice(found),
         plot=drawing,
         found=found,

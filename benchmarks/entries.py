@@ -67,26 +67,26 @@ class Entry:
         return f"{self.method}, {self.strength}" if self.strength else self.method
 
 
-def tried(only: tuple[str, ...] = ()) -> list[Entry]:
+def tried(only: Sequence[str] | None = None) -> list[Entry]:
     """The plain LoRA, and every method at each of its strengths: with further pools it takes the same one."""
     return [Entry(PLAIN, "", Way())] + [
         next(_at(name, value)) for name in _taking_part(only) for value in strengths(name)
     ]
 
 
-def entries(chosen: Mapping[str, float], only: tuple[str, ...] = ()) -> list[Entry]:
+def entries(chosen: Mapping[str, float], only: Sequence[str] | None = None) -> list[Entry]:
     """Everyone on the board: the baselines, and each method at its chosen strength."""
     found = [Entry(PLAIN, "", Way())]
     found += [_plain(f"rank {rank}", adapter={**ADAPTER, "rank": rank}) for rank in LOWER_RANKS]
     found += [_plain(f"rate {LOWER_RATE:g}", optimizer={"lr": LOWER_RATE})]
-    found += [_plain(kind, adapter={**ADAPTER, **own}) for kind, own in ADAPTERS.items() if not only]
+    found += [_plain(kind, adapter={**ADAPTER, **own}) for kind, own in ADAPTERS.items() if only is None]
     return found + [entry for name in _taking_part(only) for entry in _at(name, chosen[name])]
 
 
-def untried(only: tuple[str, ...] = ()) -> dict[str, float]:
+def untried() -> dict[str, float]:
     """A strength for every method, without trying."""
     return {
-        name: _middle(SWEPT[name][1]) if name in SWEPT else REGULARIZERS[name]().weight for name in _taking_part(only)
+        name: _middle(SWEPT[name][1]) if name in SWEPT else REGULARIZERS[name]().weight for name in _taking_part(None)
     }
 
 
@@ -103,8 +103,8 @@ def strengths(name: str) -> list[float]:
     return [value for value in values if _allowed(method, {"weight": value})]
 
 
-def _taking_part(only: tuple[str, ...]) -> list[str]:
-    return [name for name in REGULARIZERS if not why_not(name) and (not only or name in only)]
+def _taking_part(only: Sequence[str] | None) -> list[str]:
+    return [name for name in REGULARIZERS if not why_not(name) and (only is None or name in only)]
 
 
 def _plain(what: str, **training: Mapping[str, Any]) -> Entry:

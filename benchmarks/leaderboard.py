@@ -1,12 +1,13 @@
 """The leaderboard: every method of the catalogue and the trivial baselines, on the same work.
 
-    python -m benchmarks.leaderboard [--only NAME] [--method NAME] [--quick] [--page] [--on ray://HOST:10001]
+    python -m benchmarks.leaderboard [--finalists] [--only NAME] [--method NAME] [--quick] [--page] [--on ray://HOST:10001]
 
 First each method's strengths are tried on one ready set; then everyone is measured at one strength on every ready set
 and training seed, a cell at a time. A finished cell goes to docs/leaderboard/ and the page is written anew, with the
-board that the package ships (src/tenuto/evaluation/leaderboard.json); what stands there is not measured again. Half a
-day on two CPU cores; stopped anywhere, the same command goes on. `--quick` (minutes) shows that everything works, in
-runs/leaderboard-quick/. `--page` only writes the page.
+board that the package ships (src/tenuto/evaluation/leaderboard.json); what stands there is not measured again. Most of
+a day on two CPU cores; stopped anywhere, the same command goes on. `--finalists` leaves those out of the cells that did
+not hold in the trial: a third of the work, and the same command without it goes on with the others. `--quick` (minutes)
+shows that everything works, in runs/leaderboard-quick/. `--page` only writes the page.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import typer
 from benchmarks.board_page import write_board
 from benchmarks.entries import ADAPTER, Entry, entries, tried, untried
 from benchmarks.ready import PLAIN, SEEDS, Way, plain_lora, sweep_on
-from benchmarks.standings import ArmOnBoard, Cell, best_strength, numbers_of, reasons_of
+from benchmarks.standings import ArmOnBoard, Cell, best_strength, numbers_of, reasons_of, trial_of
 from tenuto.cli.cluster import RETRIES, AtOnce, Cpus, Engage, Gpus, On, Retries, engaged
 from tenuto.cli.demo import SETTINGS, called
 from tenuto.cli.guard import guarded
@@ -186,12 +187,20 @@ def best_of(cell: Cell, candidates: Sequence[Entry]) -> dict[str, float]:
     }
 
 
+def holding(cell: Cell, candidates: Sequence[Entry]) -> list[str]:
+    """The methods that held in the trial."""
+    held = {f"{own.method}, {own.strength}" for own in trial_of(cell) if own.best and own.passed}
+    return [entry.name for entry in candidates if entry.label in held]
+
+
 def write_page(size: Size) -> Path:
     """From whatever cells there are."""
+    tried_out = size.results / f"{STRENGTHS}.json"
+    trial = Cell.load(tried_out) if tried_out.is_file() else None
     board = [Cell.load(size.results / place.file) for place in size.places if (size.results / place.file).is_file()]
     if not board:
         raise TenutoError(f"{size.results}: no results yet; run python -m benchmarks.leaderboard")
-    write_board(board, size.page, size.results / "curves.svg", size.shipped)
+    write_board(board, trial, size.page, size.results / "curves.svg", size.shipped)
     return size.page
 
 
@@ -200,6 +209,7 @@ def main(
     method: Annotated[
         list[str] | None, typer.Option(help="Just these methods, beside the baselines; results go to the run's folder.")
     ] = None,
+    finalists: Annotated[bool, typer.Option(help="Only baselines, and the methods that held in the trial.")] = False,
     quick: Annotated[bool, typer.Option(help="Minutes: one set, one seed, untried strengths, few updates.")] = False,
     page: Annotated[bool, typer.Option(help="Only write the page from the results that are there.")] = False,
     on: On = None,
@@ -224,14 +234,16 @@ def main(
             return kept_cell(size.results / file, chosen, size, run)
 
         if not page:
-            chosen = untried()
+            chosen, taking_part = untried(), method
             if size.trial is not None:
-                candidates = tried(tuple(method or ()))
+                candidates = tried(taking_part)
                 small = size._replace(comparison=size.trial_comparison)
-                chosen = best_of(cell(size.trial, candidates, f"{STRENGTHS}.json", small), candidates)
+                trial = cell(size.trial, candidates, f"{STRENGTHS}.json", small)
+                chosen = best_of(trial, candidates)
+                taking_part = holding(trial, candidates) if finalists else taking_part
             for place in size.places:
                 if not only or place.concept in only:
-                    cell(place, entries(chosen, tuple(method or ())), place.file)
+                    cell(place, entries(chosen, taking_part), place.file)
                     write_page(size)
         typer.echo(str(write_page(size)))
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from pydantic import Field
 
@@ -27,6 +27,8 @@ SHARES = (0.75, 1.0)
 """Of the plain LoRA's concept strength: where all are compared."""
 STRONG_ENOUGH = 0.75
 """Share of the plain LoRA's concept strength that a LoRA should have as shipped: nobody wants to turn each one up."""
+HOLDS = 0.8
+"""Of the plain LoRA's drift, at its concept strength, that a finalist leaves at most in the trial."""
 AS_SHIPPED = {
     "concept_strength": "concept",
     "drift": "nD",
@@ -128,6 +130,41 @@ def best_strength(cell: Cell, labels: Sequence[str]) -> str:
         return (not good, ratio if good and ratio is not None else 0.0, -match.strong())
 
     return min(labels, key=judged)
+
+
+class Tried(NamedTuple):
+    """A method at one strength in the trial."""
+
+    method: str
+    strength: str
+    best: bool
+    """Whether it stands on the board at this one."""
+    strong: float
+    """Its concept strength as shipped over the plain LoRA's."""
+    drift: float | None
+    """At the plain LoRA's concept strength, over the plain LoRA's; None: not reached."""
+    bake: float | None
+    forwards: float | None
+
+    @property
+    def passed(self) -> bool:
+        """Whether it holds: less drift than the plain LoRA where both are equally strong, by more than chance."""
+        return self.drift is not None and self.drift <= HOLDS and self.strong >= STRONG_ENOUGH
+
+
+def trial_of(cell: Cell) -> list[Tried]:
+    """Every method at every strength that was tried, as they come in the catalogue."""
+    methods = dict.fromkeys(arm.method for arm in cell.arms.values() if arm.method != PLAIN)
+    labels = {name: [label for label, arm in cell.arms.items() if arm.method == name] for name in methods}
+    best = {best_strength(cell, own) for own in labels.values()}
+    found = []
+    for label in (label for own in labels.values() for label in own):
+        arm, plain = cell.arms[label], cell.arms[PLAIN]
+        match = Match(tuned=cell.tuned, points=arm.points, plain=plain.points)
+        drift, bake = match.ratio("drift"), match.ratio("bake")
+        cost = _cost([(arm, plain)], "forwards")
+        found.append(Tried(arm.method, arm.strength, label in best, match.strong(), drift, bake, cost))
+    return found
 
 
 def standings(board: Sequence[Cell]) -> list[Standing]:

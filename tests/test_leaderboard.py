@@ -75,13 +75,20 @@ def test_strengths_are_tried_apart_and_the_best_one_stands_on_the_board() -> Non
             entry.method,
             entry.strength,
             points(
-                (1.0, concepts.get(entry.label, 0.6), drifts.get(entry.label, 5.0)),
+                (1.0, concepts.get(entry.label, 0.6), drifts.get(entry.label, 7.5)),
                 (1.5, 0.7, 9.0),
             ),
         )
         for entry in candidates
     }
     trial = Cell(concept="one", kind="concept", tuned=True, seed=3, updates=100, arms={**arms, "plain": plain_arm()})
+    assert leaderboard.holding(trial, candidates) == ["l2_to_base"], "the others drift as the plain LoRA does"
+    assert {entry.method for entry in entries(untried(), leaderboard.holding(trial, candidates))} == {
+        "plain", "plain, rank 2", "plain, rank 4", "plain, rate 0.0005", "l2_to_base",
+    }  # fmt: skip
+    assert {entry.method for entry in entries(untried(), [])} == {
+        "plain", "plain, rank 2", "plain, rank 4", "plain, rate 0.0005",
+    }, "nobody held"  # fmt: skip
     chosen = leaderboard.best_of(trial, candidates)
     assert chosen["l2_to_base"] == 0.001
     assert chosen.keys() == untried().keys()
@@ -196,13 +203,19 @@ def test_hypervolume_by_hand() -> None:
 
 def test_the_page_says_what_the_numbers_say(tmp_path: Path) -> None:
     drawing = tmp_path / "leaderboard" / "curves.svg"
-    write_board(board(), tmp_path / "leaderboard.md", drawing, tmp_path / "board.json")
+    low = points((1.0, 0.5, 0.5), (1.5, 0.7, 1.5))
+    weak = points((1.0, 0.2, 0.1), (1.5, 0.3, 0.2))
+    trial = cell("elsewhere", 3, True, arm("hold", "weight 1", weak), arm("hold", "weight 2", low, forwards=120))
+    write_board(board(), trial, tmp_path / "leaderboard.md", drawing, tmp_path / "board.json")
     page = (tmp_path / "leaderboard.md").read_text(encoding="utf-8")
     assert "(leaderboard/curves.svg)" in page
     assert "tuned (2 training seeds), kept (kept out) (2 training seeds), 100 updates" in page
     assert "| hold | weight 2 | 0.18 (" in page
     assert "| tight | weight 1 | – | 0/4 |" in page
     assert "`masked_prior` (needs masks" in page
+    assert "elsewhere, training seed 3, 100 updates" in page
+    assert "| hold | **weight 2** * | 0.83 | 0.12 | 0.12 | 1.2 |" in page
+    assert "| hold | weight 1 | 0.33 | – | – | 1.0 |" in page
     shipped = [row.split(" | ") for row in page.partition("## As shipped")[2].splitlines() if row.startswith("|")]
     assert shipped[0][-5:] == ["tag compliance", "PRES", "DIV", "usable weight", "additivity error |"]
     assert shipped[1][0].count("---") == len(shipped[0])
