@@ -123,6 +123,7 @@ def test_pictures_that_differ_are_no_copies() -> None:
         (ConceptPlan(Concept("eyes", trigger="zxq"), captions="class"), "error", ("class word, which is empty",)),
         (ConceptPlan(EYES, ratio=0), "warning", ("20 prior images, none used", "ratio is 0")),
         (ConceptPlan(EYES, ratio=0.5), "warning", ("10 of 20 prior images are never used",)),
+        (ConceptPlan(EYES, ratio=0.125, fewest=0.25), "warning", ("few rows of a high weight (ratio 0.125)", "unset")),
         (ConceptPlan(EYES, ratio=5), "warning", ("20 prior images for 100 prior rows", "5.0 times")),
     ],
 )

@@ -9,7 +9,7 @@ import pytest
 from tenuto.families.survey import survey
 from tenuto.project.file import load_project
 from tenuto.words import TenutoError
-from tenuto.work.prepare import look_ahead
+from tenuto.work.prepare import audited, look_ahead
 from tests.jobs import CONCEPT, plain_pictures
 
 
@@ -43,3 +43,21 @@ def test_an_extension_that_is_none(tiny_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "p.toml").write_text(CONCEPT.format(model=tiny_folder))
     with pytest.raises(TenutoError, match=r"data\.caption_extension: write an extension such as \.txt \(got 'txt'\)"):
         load_project(tmp_path / "p.toml", ['data.caption_extension="txt"'])
+
+
+@pytest.mark.parametrize(
+    ("changes", "warned"),
+    [
+        (["regularizers.cached_prior.weight=1", "prior.ratio=0.125"], True),
+        (["regularizers.cached_prior.weight=1"], False),
+        (["regularizers.cached_prior.weight=0.3", "prior.ratio=0.125"], False),
+        (["regularizers.prior_preservation.weight=1", "prior.ratio=0.125"], False),
+    ],
+)
+def test_few_rows_of_a_high_weight_are_warned_of(
+    changes: list[str], warned: bool, tiny_folder: Path, tmp_path: Path
+) -> None:
+    plain_pictures(tmp_path / "pictures", [(16, 16)] * 3)
+    (tmp_path / "p.toml").write_text(CONCEPT.format(model=tiny_folder) + 'trigger = "zxq"\n')
+    seen = look_ahead(load_project(tmp_path / "p.toml", changes), survey(str(tiny_folder)))
+    assert any("few rows of a high weight" in problem.what for problem in audited(seen).warnings) == warned

@@ -29,6 +29,8 @@ class ConceptPlan:
     captions: RowCaption = "full"
     visits: int = 1
     """Uses that a prior image is good for: 1, or the states that are kept of its path."""
+    fewest: float = 0.0
+    """The ratio below which the weight of the prior rows is known to drown what is learned."""
 
 
 @dataclass(frozen=True)
@@ -171,6 +173,9 @@ def _prior(
         yield Problem("warning", where, what, 'set prior.prompts = "random" (or "half")')
     if plan.captions == "class" and not concept.class_word and plan.ratio:
         yield Problem("error", where, "prior rows are captioned by the class word, which is empty", "give class_word")
+    if 0 < plan.ratio < plan.fewest:
+        what = f"few rows of a high weight (ratio {plan.ratio:g}): the concept may hardly be learned"
+        yield Problem("warning", where, what, "lower the weight, or leave prior.ratio unset")
     if line.prior_rows and not line.pool:
         yield Problem("error", where, f"ratio {plan.ratio:g} but no prior images", "build them or set ratio = 0")
     elif line.prior_rows:

@@ -135,6 +135,10 @@ class Regularizer(Settings):
         """Prior rows per instance row that it asks for where nobody says how many; the largest of all counts."""
         return 1.0 if self.needs_prior() else 0.0
 
+    def fewest_ratio(self) -> float:
+        """Prior rows per instance row below which its weight is known to drown what is learned; 0: none is known."""
+        return 0.0
+
     def needs_trigger(self) -> bool:
         """Whether it makes no sense without a trigger that can be replaced."""
         return False

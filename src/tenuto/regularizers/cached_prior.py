@@ -57,6 +57,9 @@ class CachedPrior(Distilled):
         """Rows follow the weight: few rows at a high one drown the concept's gradient (docs/findings.md)."""
         return min(max(FEWEST, self.weight / 2), 1.0)
 
+    def fewest_ratio(self) -> float:
+        return self.usual_ratio() / 2
+
     def needs_states(self) -> int:
         return self.states
 

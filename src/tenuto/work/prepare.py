@@ -327,8 +327,16 @@ def audited(prepared: Outlook) -> AuditReport:
     project = prepared.project
     weights = [m.weight for m in project.regularizers.values() if m.active() and m.needs_prior()]
     visits = project.visits()
+    fewest = max((m.fewest_ratio() for m in project.regularizers.values() if m.active()), default=0.0)
     plans = [
-        ConceptPlan(concept, settings.mode_for(concept.kind), prepared.ratios[concept.name], settings.captions, visits)
+        ConceptPlan(
+            concept,
+            settings.mode_for(concept.kind),
+            prepared.ratios[concept.name],
+            settings.captions,
+            visits,
+            fewest,
+        )
         for concept, own in zip(prepared.concepts, project.concepts, strict=True)
         for settings in [project.prior_of(own)]
     ]
