@@ -36,6 +36,7 @@ class HardPrompts(Regularizer):
     Cost   none beside methods that ask the base for these rows (cached_prior, prior_prediction); else one forward of
            the base per prior row. 64 forwards once.
     Avoid  a high weight with prompts close to the concept: those drift most, and holding them hardest works against it.
+           Expecting much: where it was tried the worst prompts drifted as before (docs/findings.md).
     """
 
     weight: float = Field(default=0.7, ge=0, le=1)

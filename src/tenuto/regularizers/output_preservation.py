@@ -26,6 +26,7 @@ class OutputPreservation(Distilled):
     Paper  none found; known as DOP (ai-toolkit); a relative is CAT, arXiv:2404.07554.
     Cost   per instance row one more forward and backward, and one forward of the base; no pictures are made.
     Avoid  styles without a trigger: it would undo the learning. Rows whose caption lacks the trigger are left out.
+           Where the rest must stay when it is called: other things changed more than with none (docs/findings.md).
     """
 
     weight: NonNegativeFloat = 0.1

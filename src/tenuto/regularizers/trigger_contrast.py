@@ -25,10 +25,11 @@ class TriggerContrast(Distilled):
     c_bare is the caption without the trigger and with nothing in its place, so that tags which merely occur together
     with the concept do not call it. `output_preservation` is the same with the class word, on all rows.
 
-    When   no prior pictures are wanted and the concept shows without its trigger.
+    When   no prior pictures are wanted: for a quarter more work an eighth to a half of the drift was left.
     Paper  our own; relatives are DOP (ai-toolkit) and Drift Correction, arXiv:2410.14159.
     Cost   share x (one forward and backward, one forward of the base) per instance row; no pictures are made.
-    Avoid  styles without a trigger: it would undo the learning. Rows whose caption lacks the trigger are left out.
+    Avoid  styles without a trigger: it would undo the learning. Rows whose caption lacks the trigger are left out. A
+           concept that must not show uncalled: alone it did not stop that (docs/findings.md).
     """
 
     weight: NonNegativeFloat = 0.1
