@@ -34,7 +34,10 @@ TEMPLATE = Path(__file__).parent / "leaderboard.md.j2"
 
 
 def write_board(board: Sequence[Cell], trial: Cell | None, page: Path, drawing: Path, data: Path) -> None:
-    """Write the page, its plot, and the board that others show."""
+    """Write the page, its plot, and the board that others show; before the first cell the page with the trial alone."""
+    if not board:
+        write_text(page, text(board, trial, [], None, ""))
+        return
     found = standings(board)
     shown = as_board(board, found)
     write_text(drawing, plot(shown))
@@ -42,7 +45,9 @@ def write_board(board: Sequence[Cell], trial: Cell | None, page: Path, drawing: 
     write_text(page, text(board, trial, found, shown, f"{drawing.parent.name}/{drawing.name}"))
 
 
-def text(board: Sequence[Cell], trial: Cell | None, found: Sequence[Standing], shown: Board, drawing: str) -> str:
+def text(
+    board: Sequence[Cell], trial: Cell | None, found: Sequence[Standing], shown: Board | None, drawing: str
+) -> str:
     """The page."""
     environment = Environment(undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True)
     environment.filters |= {"told": Reading.told, "short": short}

@@ -198,7 +198,7 @@ def write_page(size: Size) -> Path:
     tried_out = size.results / f"{STRENGTHS}.json"
     trial = Cell.load(tried_out) if tried_out.is_file() else None
     board = [Cell.load(size.results / place.file) for place in size.places if (size.results / place.file).is_file()]
-    if not board:
+    if not board and trial is None:
         raise TenutoError(f"{size.results}: no results yet; run python -m benchmarks.leaderboard")
     write_board(board, trial, size.page, size.results / "curves.svg", size.shipped)
     return size.page

@@ -236,6 +236,16 @@ def test_the_page_says_what_the_numbers_say(tmp_path: Path) -> None:
     assert "1.2 times its forwards" in lines[0]
 
 
+def test_before_the_first_cell_the_page_has_the_trial(tmp_path: Path) -> None:
+    trial = cell("elsewhere", 3, True, arm("hold", "weight 1", points((1.0, 0.6, 4.0))))
+    write_board([], trial, tmp_path / "leaderboard.md", tmp_path / "curves.svg", tmp_path / "board.json")
+    page = (tmp_path / "leaderboard.md").read_text(encoding="utf-8")
+    assert "no set yet, but for the trial, 100 updates each" in page
+    assert "| hold | **weight 1** * | 1.0 | 0.50 | 0.50 | 1.0 |" in page
+    assert "At equal concept strength" not in page
+    assert [own.name for own in tmp_path.iterdir()] == ["leaderboard.md"], "there is no board to show"
+
+
 def test_the_board_that_ships_is_that_of_the_docs() -> None:
     root, size = Path(leaderboard.__file__).parents[1], leaderboard.FULL
     files = [root / size.results / place.file for place in size.places]
