@@ -29,7 +29,7 @@ class TriggerContrast(Distilled):
     Paper  our own; relatives are DOP (ai-toolkit) and Drift Correction, arXiv:2410.14159.
     Cost   share x (one forward and backward, one forward of the base) per instance row; no pictures are made.
     Avoid  styles without a trigger: it would undo the learning. Rows whose caption lacks the trigger are left out. A
-           concept that must not show uncalled: alone it did not stop that (docs/findings.md).
+           concept that must not show uncalled: alone it did not stop that on a dress, on a character it did.
     """
 
     weight: NonNegativeFloat = 0.1
