@@ -84,6 +84,13 @@ def test_an_installation_without_it_says_so(monkeypatch: pytest.MonkeyPatch, tmp
         find_base(NAME)
 
 
+def test_a_cache_folder_that_cannot_be_written_is_named(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (home / "file").write_text("")
+    monkeypatch.setenv("TENUTO_HOME", str(home / "file"))
+    with pytest.raises(TenutoError, match=r"file cannot hold it .*TENUTO_HOME"):
+        find_base(NAME)
+
+
 def test_it_knows_pictures_with_light_and_shade_better_than_pocket_does() -> None:
     pocket, shaded = open_base("pocket", device="cpu"), open_base(NAME, device="cpu")
     assert pocket.hash != shaded.hash

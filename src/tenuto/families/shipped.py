@@ -34,13 +34,19 @@ BASES = {
 def shipped_folder(name: str) -> Path:
     """The folder of a checkpoint that ships; where it is a difference, it is made once, in the cache folder.
 
-    Raises TenutoError where the installation lacks it.
+    Raises TenutoError where the installation lacks it, or the cache folder cannot hold it.
     """
     folder, difference = BASES[name]
     for place in (folder, difference):
         if place is not None and not place.exists():
             raise TenutoError(f"{name}: its weights are not in this installation ({place}); install tenuto again")
-    return folder if difference is None else _together(name, folder, difference)
+    if difference is None:
+        return folder
+    try:
+        return _together(name, folder, difference)
+    except OSError as error:
+        remedy = "free some space, or let TENUTO_HOME name a folder that can be written"
+        raise TenutoError(f"{name}: {cache_home()} cannot hold it ({error.strerror}); {remedy}") from error
 
 
 def _together(name: str, folder: Path, difference: Path) -> Path:

@@ -23,7 +23,7 @@ class OverdrivenPrior(Regularizer):
     Works through the methods that look at prior rows. Where the adapter acts linearly a gap grows with s^2: 3.25 times
     on the mean at the defaults. s is drawn once per update, and is the same when a forward is made again.
 
-    When   the LoRA is to be used at weights above 1, or other things must stay: it had the least bake on one set.
+    When   the LoRA is to be used at weights above 1.
     Paper  our own; relatives are module dropout and slider training.
     Cost   none; instance and prior rows no longer share a forward.
     Avoid  weak concepts: it holds harder at strength 1 as well. The drift controller reads at 1 and makes up for it.
