@@ -148,7 +148,7 @@ class Tried(NamedTuple):
 
     @property
     def passed(self) -> bool:
-        """Whether it holds: less drift than the plain LoRA where both are equally strong, by more than chance."""
+        """Whether it holds: less drift where both are equally strong, and the concept learned."""
         return self.drift is not None and self.drift <= HOLDS and self.strong >= STRONG_ENOUGH
 
 
