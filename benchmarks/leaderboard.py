@@ -6,8 +6,8 @@ First each method's strengths are tried on one ready set; then everyone is measu
 and training seed, a cell at a time. A finished cell goes to docs/leaderboard/ and the page is written anew, with the
 board that the package ships (src/tenuto/evaluation/leaderboard.json); what stands there is not measured again. Most of
 a day on two CPU cores; stopped anywhere, the same command goes on. `--finalists` leaves those out of the cells that did
-not hold in the trial: half of the work, and the same command without it goes on with the others. `--quick` (minutes) shows
-that everything works, in runs/leaderboard-quick/. `--page` only writes the page.
+not hold in the trial: half of the work, and the same command without it goes on with the others. `--quick` (minutes)
+shows that everything works, in runs/leaderboard-quick/. `--page` only writes the page.
 """
 
 from __future__ import annotations
