@@ -20,6 +20,10 @@ from tenuto.regularizers.catalogue import REGULARIZERS
 
 FACTORS = (0.25, 1.0, 4.0)
 """The strengths that are tried, as multiples of the method's default; those that it does not allow are left out."""
+FURTHER: Mapping[str, tuple[float, ...]] = dict.fromkeys(
+    ("prior_prediction", "cached_prior", "output_preservation", "trigger_contrast"), (16.0,)
+)
+"""Further factors for methods that did best at the last of these."""
 SWEPT: dict[str, tuple[str, tuple[float, ...]]] = {
     "drift_controller": ("budget", (0.1, 0.2, 0.4)),
     "gram_penalty": ("weight", (1.0, 30.0, 300.0)),
@@ -99,7 +103,7 @@ def strengths(name: str) -> list[float]:
     if name in SWEPT:
         return list(SWEPT[name][1])
     method = REGULARIZERS[name]
-    values = [method().weight * factor for factor in FACTORS]
+    values = [method().weight * factor for factor in (*FACTORS, *FURTHER.get(name, ()))]
     return [value for value in values if _allowed(method, {"weight": value})]
 
 

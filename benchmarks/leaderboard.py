@@ -13,7 +13,6 @@ shows that everything works, in runs/leaderboard-quick/. `--page` only writes th
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -165,15 +164,26 @@ def run_cell(
     )
 
 
-def kept_cell(file: Path, chosen: Sequence[Entry], size: Size, run: Callable[[], Cell]) -> Cell:
-    """The cell in this file, if it holds everyone at this size of work; else it is run and put there."""
+def kept_cell(file: Path, chosen: Sequence[Entry], size: Size, run: Callable[[Sequence[Entry]], Cell]) -> Cell:
+    """The cell in this file, if it is of this size of work; whoever it lacks is run beside the plain LoRA and joins it.
+    Else everyone is run.
+
+    Raises TenutoError where the plain LoRA came out as another one than the file's.
+    """
     if file.is_file():
         found = Cell.load(file)
         asked = ComparisonSettings.model_validate(size.comparison).model_dump(mode="json", include=set(size.comparison))
-        same = found.updates == size.updates and all(found.settings.get(name) == value for name, value in asked.items())
-        if same and {entry.label for entry in chosen} <= found.arms.keys():
-            return found
-    found = run()
+        if found.updates == size.updates and all(found.settings.get(name) == value for name, value in asked.items()):
+            missing = [entry for entry in chosen if entry.label not in found.arms]
+            if not missing:
+                return found
+            more = run([entry for entry in chosen if entry.label == PLAIN or entry in missing])
+            if not more.same_plain(found):
+                raise TenutoError(f"{file}: its plain LoRA is not the one of this machine; delete it to run everyone")
+            whole = found.joined(more, [entry.label for entry in chosen])
+            whole.save(file)
+            return whole
+    found = run(chosen)
     found.save(file)
     return found
 
@@ -229,8 +239,10 @@ def main(
             size = size.aside("-".join(method))
 
         def cell(place: Place, chosen: Sequence[Entry], file: str, size: Size = size) -> Cell:
-            stage(screen, f"{Path(file).stem}: {len(chosen)} arms on {place.concept} at seed {place.seed}")
-            run = partial(run_cell, place, chosen, size, engage, screen, stop)
+            def run(some: Sequence[Entry]) -> Cell:
+                stage(screen, f"{Path(file).stem}: {len(some)} arms on {place.concept} at seed {place.seed}")
+                return run_cell(place, some, size, engage, screen, stop)
+
             return kept_cell(size.results / file, chosen, size, run)
 
         if not page:

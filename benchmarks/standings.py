@@ -27,6 +27,8 @@ SHARES = (0.75, 1.0)
 """Of the plain LoRA's concept strength: where all are compared."""
 STRONG_ENOUGH = 0.75
 """Share of the plain LoRA's concept strength that a LoRA should have as shipped: nobody wants to turn each one up."""
+SAME = 0.02
+"""How far apart two runs of one plain LoRA may be in drift."""
 HOLDS = 0.8
 """Of the plain LoRA's drift, at its concept strength, that a finalist leaves at most in the trial."""
 AS_SHIPPED = {
@@ -77,6 +79,22 @@ class Cell(Settings):
     @classmethod
     def load(cls, path: Path) -> Self:
         return cls.model_validate_json(path.read_text(encoding="utf-8"))
+
+    def same_plain(self, other: Cell) -> bool:
+        """Whether the plain LoRAs drift alike, within what another processor's rounding makes of a training."""
+        own, others = final(self.arms[PLAIN].points), final(other.arms[PLAIN].points)
+        if own is None or others is None or own.drift is None or others.drift is None:
+            return False
+        return math.isclose(own.drift, others.drift, rel_tol=SAME)
+
+    def joined(self, more: Cell, labels: Sequence[str]) -> Cell:
+        """With the arms of another run of it, in the order of these labels; then the methods that are not among them.
+        The plain LoRA and what it cost stay."""
+        everyone = {**self.arms, **more.arms, PLAIN: self.arms[PLAIN]}
+        asked = {label: everyone[label] for label in labels}
+        methods = {arm.method for arm in asked.values()}
+        others = {label: arm for label, arm in everyone.items() if arm.method not in methods}
+        return self.model_copy(update={"arms": asked | others})
 
 
 class Match(Settings):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, final
 
@@ -13,6 +15,7 @@ from benchmarks import leaderboard
 from benchmarks.board_page import advice, as_board, write_board
 from benchmarks.entries import Entry, entries, tried, untried, why_not
 from benchmarks.leaderboard import Place
+from benchmarks.ready import Way
 from benchmarks.standings import (
     FEWER_STEPS,
     LOWER_WEIGHT,
@@ -30,6 +33,7 @@ from tenuto.evaluation.curve import Point
 from tenuto.events import silent
 from tenuto.regularizers.base import Regularizer
 from tenuto.regularizers.catalogue import REGULARIZERS
+from tenuto.words import TenutoError
 from tenuto.work.tasks import in_sequence
 
 BASELINES = {
@@ -284,23 +288,29 @@ def test_a_whole_one_in_small(tiny_folder: Path, tmp_path: Path, monkeypatch: py
         assert "comparison.dino" in own.reasons["pres"], "nobody can read these pictures"
         assert [point.strength for point in own.points] == [1.0, 0.5]
         assert all(point.drift is not None and point.concept is not None for point in own.points)
-    runs: list[str] = []
+    three, ran = [entry.label for entry in chosen], list[list[str]]()
+    more = [entry.label for entry in everyone if entry.label not in three]
 
-    def again() -> Cell:
-        runs.append("ran")
-        return found
+    def again(some: Sequence[Entry]) -> Cell:
+        ran.append([entry.label for entry in some])
+        arms = {entry.label: found.arms.get(entry.label, found.arms["plain"]) for entry in some}
+        methods = {entry.label: entry.method for entry in some}
+        named = {label: own.model_copy(update={"method": methods[label]}) for label, own in arms.items()}
+        return found.model_copy(update={"arms": named})
 
     file = size.results / place.file
-    for asked, work, times in (
-        (chosen, size, 1),
-        (chosen, size, 1),
-        (chosen[:2], size, 1),
-        (everyone, size, 2),
-        (chosen, size._replace(updates=5), 3),
-        (chosen, size._replace(comparison={**comparison, "steps": 3}), 4),
+    for asked, work, now in (
+        (chosen, size, [three]),
+        (chosen, size, []),
+        (chosen[:2], size, []),
+        (everyone, size, [["plain", *more]]),
+        (everyone, size, []),
+        (chosen, size._replace(updates=5), [three]),
+        (chosen, size._replace(comparison={**comparison, "steps": 3}), [three]),
     ):
+        ran.clear()
         leaderboard.kept_cell(file, asked, work, again)
-        assert len(runs) == times, "what stands there is not measured again, anything else is"
+        assert ran == now, "what stands there is not measured again, anything else is"
     assert Cell.load(file) == found
     page = leaderboard.write_page(size._replace(places=(Place("style", 0), place))).read_text(encoding="utf-8")
     assert "A quick run" in page
@@ -309,6 +319,36 @@ def test_a_whole_one_in_small(tiny_folder: Path, tmp_path: Path, monkeypatch: py
     assert "**PRES** is empty: no DINO encoder was named" in page
     assert "**additivity error** is empty" not in page
     assert (size.results / "curves.svg").stat().st_size > 5000
+
+
+def test_who_comes_later_joins_the_cell(tmp_path: Path) -> None:
+    """At another strength a method takes its own place; another plain LoRA is another cell."""
+    first = cell("style", 0, False, arm("hold", "weight 2", []), arm("tight", "weight 1", []))
+    file, size = tmp_path / "style-0.json", leaderboard.FULL._replace(updates=100, comparison={})
+    first.save(file)
+    plain, hold, new = Entry("plain", "", Way()), Entry("hold", "weight 3", Way()), Entry("new", "", Way())
+
+    def run(some: Sequence[Entry], *, drift: float = 8.0) -> Cell:
+        assert some == [plain, hold, new]
+        found = cell("style", 0, False, arm("hold", "weight 3", []), arm("new", "", []))
+        own = plain_arm().model_copy(update={"points": points((1.0, 0.6, drift)), "numbers": {"seconds": 9.0}})
+        return found.model_copy(update={"arms": {**found.arms, "plain": own, "new": found.arms.pop("new, ")}})
+
+    with pytest.raises(TenutoError, match=r"style-0\.json: its plain LoRA is not the one of this machine; delete it"):
+        leaderboard.kept_cell(file, [plain, hold, new], size, partial(run, drift=8.2))
+    whole = leaderboard.kept_cell(file, [plain, hold, new], size, partial(run, drift=8.1))
+    assert list(whole.arms) == ["plain", "hold, weight 3", "new", "tight, weight 1"]
+    assert whole.arms["plain"] == plain_arm(), "its cost is the one that the others were judged by"
+    assert Cell.load(file) == whole
+    without = whole.model_copy(update={"arms": {**whole.arms, "plain": arm("plain", "", [])}})
+    assert not whole.same_plain(without), "nobody knows"
+
+
+def test_a_method_that_did_best_at_its_last_strength_has_a_further_one() -> None:
+    tried_at = {name: [entry.value for entry in tried() if entry.name == name] for name in REGULARIZERS}
+    assert tried_at["trigger_contrast"] == pytest.approx([0.025, 0.1, 0.4, 1.6])
+    assert tried_at["output_preservation"] == pytest.approx([0.025, 0.1, 0.4, 1.6])
+    assert tried_at["blank_preservation"] == pytest.approx([0.025, 0.1, 0.4])
 
 
 def test_each_ready_set_is_measured_beside_another_one() -> None:
