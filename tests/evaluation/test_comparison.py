@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -24,7 +24,7 @@ from tenuto.evaluation.metrics import METRICS
 from tenuto.evaluation.record import Comparison, Number
 from tenuto.evaluation.settings import ComparisonSettings
 from tenuto.evaluation.taggers import Tagger
-from tenuto.families.base import Base
+from tenuto.families.base import Base, Conditioning
 from tenuto.families.sampling import SamplerSettings
 from tenuto.words import Size, TenutoError
 
@@ -42,6 +42,7 @@ SETTINGS = ComparisonSettings(
     curve_weights=(0.5,), curve_checkpoints=1, curve_prompts=1, curve_seeds=1, loss_times=(0.5,), shown=1,
 )  # fmt: skip
 SIZE = Size(16, 16)
+Watch = Callable[[Tensor, Tensor], None] | None
 
 
 class Brightness:
@@ -157,7 +158,7 @@ def test_whole_comparison_then_nothing_is_read_twice(
     def never(*args: object, **kwargs: object) -> None:
         raise AssertionError("read again")
 
-    monkeypatch.setattr(Bench, "latents", never)
+    monkeypatch.setattr(Bench, "_sampled", never)
     monkeypatch.setattr(Bench, "predict", never)
     assert run(tiny_base, tmp_path, settings, Brightness()) == result
 
@@ -183,6 +184,48 @@ def test_interrupted_equals_uninterrupted(tiny_base: Base, tmp_path: Path) -> No
     whole = run(tiny_base, tmp_path, small, Brightness())
     assert broken.arms == whole.arms
     assert broken.curves == whole.curves
+
+
+def test_the_rows_of_a_model_are_drawn_together(tiny_base: Base, tmp_path: Path) -> None:
+    """Of a size and a length of text, up to `batch` pictures at once, whatever row they belong to; seen alike."""
+    small = SETTINGS.model_copy(update={"seeds": (0,), "curve_checkpoints": 0, "curve_weights": (), "weights": ()})
+
+    def drawn(batch: int) -> tuple[list[int], Comparison]:
+        settings, sizes = small.model_copy(update={"batch": batch}), list[int]()
+        own = sampler_of(tiny_base, settings.sampler_settings())
+
+        def counted(
+            cond: Conditioning, uncond: Conditioning, size: Size, seeds: Sequence[int], watch: Watch = None
+        ) -> Tensor:
+            if watch is None:  # a picture, not a path
+                sizes.append(len(seeds))
+            return own(cond, uncond, size, seeds, watch)
+
+        folder = tmp_path / str(batch)
+        return sizes, run(tiny_base, folder, settings, Brightness(), sampler=counted)
+
+    together, result = drawn(16)
+    rows = len({prompt.row for prompt in result.prompts})
+    assert together == [rows + 1] * 3, "base, plain and held: every row's one picture, and one more about the trigger"
+    one_by_one, same = drawn(1)
+    assert one_by_one == [1] * sum(together)
+    for arm, numbers in result.arms.items():
+        for name, number in numbers.items():
+            assert same.arms[arm][name].mean == (None if number.mean is None else pytest.approx(number.mean, abs=1e-3))
+    assert {arm: set(own) for arm, own in result.pictures.items()} == {
+        arm: set(own) for arm, own in same.pictures.items()
+    }
+    assert set(result.pictures["held"]) == {prompt.row for prompt in result.prompts} | {"without"}
+
+
+def test_a_picture_that_is_gone_is_drawn_anew(tiny_base: Base, tmp_path: Path) -> None:
+    small = SETTINGS.model_copy(update={"seeds": (0,), "curve_checkpoints": 0, "curve_weights": (), "weights": ()})
+    result = run(tiny_base, tmp_path, small, Brightness())
+    picture = tmp_path / "out" / result.pictures["plain"]["trained"][0]
+    before = picture.read_bytes()
+    picture.unlink()
+    assert run(tiny_base, tmp_path, small, Brightness()) == result
+    assert picture.read_bytes() == before
 
 
 def test_without_tagger_only_predictions_speak(tiny_base: Base, tmp_path: Path) -> None:

@@ -132,18 +132,16 @@ class Bench:
             adapter.detach()
             yield
 
-    def draw(self, wanted: Sequence[Wanted], done: Callable[[int], None] = lambda n: None) -> list[Tensor]:
-        """Pixels [3 H W] in -1..1, in the order asked for."""
-        return [self._decode(latents) for latents in self.latents(wanted, done)]
+    def draw(self, wanted: Sequence[Wanted]) -> Iterator[tuple[int, Tensor]]:
+        """(which, its pixels [3 H W] in -1..1), as the batches come."""
+        for rows, drawn in self._sampled(wanted):
+            yield from ((n, self._decode(latents)) for n, latents in zip(rows, drawn, strict=True))
 
-    def latents(
-        self,
-        wanted: Sequence[Wanted],
-        done: Callable[[int], None] = lambda n: None,
-        watch: Callable[[int, Tensor, Tensor], None] | None = None,
-    ) -> list[Tensor]:
-        """Latents [C H W]. `watch` is told (which, t, x_t [C H W]) of every row at every step."""
-        found: dict[int, Tensor] = {}
+    def _sampled(
+        self, wanted: Sequence[Wanted], watch: Callable[[int, Tensor, Tensor], None] | None = None
+    ) -> Iterator[tuple[list[int], Tensor]]:
+        """(which, their latents [B C H W]), batch by batch. `watch` is told (which, t, x_t [C H W]) of every row at
+        every step."""
         for rows in self._batches([(w.size, self._chunks(w.text, self.negative)) for w in wanted]):
             self.stop()
             size, chunks = wanted[rows[0]].size, self._chunks(wanted[rows[0]].text, self.negative)
@@ -151,9 +149,7 @@ class Bench:
                 cond = self._text([wanted[n].text for n in rows], size, chunks)
                 uncond = self._text([self.negative] * len(rows), size, chunks)
                 drawn = self.sampler(cond, uncond, size, [wanted[n].seed for n in rows], self._each(rows, watch))
-            found |= {n: drawn[place].float().cpu().clone() for place, n in enumerate(rows)}
-            done(len(rows))
-        return [found[n] for n in range(len(wanted))]
+            yield rows, drawn.float()
 
     @staticmethod
     def _each(
@@ -174,7 +170,8 @@ class Bench:
         kinds: per prompt its kind (near, far, empty) and its text with the trigger.
         """
         seen: dict[int, list[tuple[Tensor, Tensor]]] = {n: [] for n in range(len(wanted))}
-        self.latents(wanted, watch=lambda n, t, x_t: seen[n].append((t, x_t)))
+        for _ in self._sampled(wanted, lambda n, t, x_t: seen[n].append((t, x_t))):
+            pass
         states = []
         for n, (want, (kind, triggered)) in enumerate(zip(wanted, kinds, strict=True)):
             for t, x_t in spread(seen[n], count, self.base.process.steps):

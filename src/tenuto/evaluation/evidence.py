@@ -90,9 +90,7 @@ def _strip(reader: Reader, model: Model, noise: int, show: int) -> dict[float, S
     """The same prompts at every weight; at 0 without the trigger: the base, by which the others are judged."""
     found: dict[float, Seen] = {}
     for strength in reader.settings.weights:
-        wanted = reader.wanted(reader.strip_asks(), noise, strength != 0)
-        turned = replace(model, strength=strength)
-        seen = reader.draw(turned, noise, f"strip-{strength:g}", wanted, min(show, 2))
+        seen = reader.strip(replace(model, strength=strength), noise, show)
         if seen is not None:
             found[strength] = seen
     return found
@@ -128,14 +126,11 @@ def _point(reader: Reader, arm: Arm, cell: Cell, step: int, lora: Path, strength
             continue
         for row, seen in reader.base_rows(noise).items():
             bare.setdefault(row, []).append(seen.rows(slice(0, s.on_curve)))
-        asks = {str(row): own for row, own in reader.rows(s.prompts).items() if row != "far"}
-        asks |= {"without": asks.get("trained", ())} if reader.concept.trigger else {}
         drawn = replace(model, name=shipped.name) == shipped  # as shipped: every prompt is there already
-        for row, own in asks.items():
-            wanted = reader.wanted(own if drawn else own[: s.on_curve], noise, row != "without")
-            found = reader.draw(shipped if drawn else model, noise, row, wanted, 0, encode=drawn)
-            if found is not None:
-                rows.setdefault(row, []).append(found.rows(slice(0, s.on_curve)))
+        found = reader.picture_rows(shipped, noise, 0) if drawn else reader.few_rows(model, noise)
+        for row, seen in found.items():
+            if row != "far":
+                rows.setdefault(row, []).append(seen.rows(slice(0, s.on_curve)))
     evidence = Evidence(
         arm={row: Seen.join(parts) for row, parts in rows.items()},
         base={row: Seen.join(parts) for row, parts in bare.items() if row in rows},

@@ -1,4 +1,5 @@
-"""Readings of a model: pictures as the tagger sees them, and losses on pictures; its predictions are `answers`'.
+"""Readings of a model: which pictures are asked of it, and its losses; what it draws is `drawings`', its predictions
+are `answers`'.
 
 Every reading is kept as a small file under a key of all that it depends on, so that a killed comparison goes on where
 it was and an unchanged arm is never read twice.
@@ -6,8 +7,7 @@ it was and an unchanged arm is never read twice.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,16 +19,17 @@ from tenuto.data.dataset import Concept, Item
 from tenuto.data.images import fit, read_image
 from tenuto.evaluation.answers import Answers
 from tenuto.evaluation.bench import Bench, Wanted
+from tenuto.evaluation.drawings import Drawing, Drawings
 from tenuto.evaluation.encoders import Encoder, Reads
 from tenuto.evaluation.groups import groups_of_concept
 from tenuto.evaluation.keys import Keys
-from tenuto.evaluation.pictures import pictures_of, save_picture
+from tenuto.evaluation.pictures import pictures_of
 from tenuto.evaluation.prompts import Ask, Prompts, Row, majorities
 from tenuto.evaluation.readings import TAGGER_FEATURES, Losses, Seen, Store
 from tenuto.evaluation.settings import ComparisonSettings
 from tenuto.evaluation.taggers import Tagger, detector, read_pictures
 from tenuto.evaluation.wardrobe import BASE, Model, Wardrobe
-from tenuto.events import Listener, progress
+from tenuto.events import Listener
 from tenuto.files import hash_text
 from tenuto.randomness import seed_for
 from tenuto.words import Size
@@ -63,6 +64,7 @@ class Reader:
         self.answers = Answers(
             bench, self.wardrobe, self.store, self.keys, settings, prompts, bool(concept.trigger), seed, listener
         )
+        self.drawings = Drawings(bench, self.wardrobe, self.store, self.keys, folder, tagger, self.encoders, listener)
         self.missing: dict[str, str] = {}
         if tagger is None:
             self.missing["tagger"] = "no tagger that reads this checkpoint's pictures; name one as comparison.tagger"
@@ -133,17 +135,6 @@ class Reader:
                     captioned[group] = self.tagger.groups[group][int(counts.argmax())]
         self.own = {**self.own, **captioned}
 
-    def _say(self, what: str, **more: Any) -> Callable[[int], None]:
-        done = 0
-        total = int(more.pop("total", 0))
-
-        def count(n: int) -> None:
-            nonlocal done
-            done += n
-            progress(self.listener, what, done, total, **more)
-
-        return count
-
     def wanted(self, asks: Sequence[Ask], noise: int, trigger: bool, before: str = "") -> list[Wanted]:
         """Seeds are named by row and number, not by the text: all arms, with and without the trigger, are paired."""
         return [
@@ -155,48 +146,6 @@ class Reader:
             for number, ask in enumerate(asks)
         ]
 
-    def draw(
-        self, model: Model, noise: int, row: str, wanted: Sequence[Wanted], show: int, *, encode: bool = False
-    ) -> Seen | None:
-        """Readings of these pictures, by the encoders too where asked; the first `show` are kept as files for the
-        report. None where nobody reads."""
-        shown = [self.folder / "pictures" / model.name / f"{row}-{n}.png" for n in range(min(show, len(wanted)))]
-        part, fresh = f"{model.name}-{noise}-{row}", False
-
-        def draw(asked: Sequence[Wanted]) -> list[Tensor]:
-            nonlocal fresh
-            with self.wardrobe.on(model):
-                pictures = self.bench.draw(asked, self._say(f"{model.name}: {row}", total=len(asked)))
-            for path, pixels in zip(shown, pictures, strict=False):
-                save_picture(path, pixels)
-            fresh = True
-            return pictures
-
-        def show_them() -> None:
-            if not fresh:
-                draw(wanted[: len(shown)])
-
-        encoders, found = self.encoders if encode else {}, None
-        if (self.tagger is not None or encoders) and wanted:
-            readers = {"tagger": self.tagger.hash if self.tagger else None}
-            readers |= {name: own.hash for name, own in encoders.items()}
-            key = self.keys.of(model, noise, wanted=[[w.text, w.seed, *w.size] for w in wanted], **readers)
-
-            def read() -> Any:
-                return Seen.join([self._seen(pixels[None], encoders) for pixels in draw(wanted)]).to_json()
-
-            found = Seen.from_json(self.store.keep(part, key, read))
-        if shown:
-            key = self.keys.of(model, noise, shown=[[w.text, w.seed, *w.size] for w in wanted[: len(shown)]])
-            self.store.keep(f"{part}-shown", key, show_them)
-            if not all(path.is_file() for path in shown):
-                draw(wanted[: len(shown)])
-        return found
-
-    def _seen(self, pixels: Tensor, encoders: Mapping[str, Encoder]) -> Seen:
-        tagged = read_pictures(self.tagger, pixels) if self.tagger else Seen({}, {})
-        return replace(tagged, features={name: own.see(pixels) for name, own in encoders.items()})
-
     def told(self, asks: Sequence[Ask]) -> Tensor | None:
         """CLIP's features of these prompts without their trigger; None without CLIP."""
         return self.clip.read([ask.bare for ask in asks]) if self.clip and asks else None
@@ -206,17 +155,23 @@ class Reader:
 
     def picture_rows(self, model: Model, noise: int, show: int) -> dict[str, Seen]:
         """Every row of pictures of one model at one noise seed (the base: rows without the trigger, and "trigger")."""
-        found: dict[str, Seen | None] = {}
         called, rows = model.lora is not None, self.rows(self.settings.prompts)
-        for row, asks in rows.items():
-            found[row] = self.draw(model, noise, row, self.wanted(asks, noise, called), show, encode=True)
+        asked = [Drawing(row, self.wanted(asks, noise, called), show) for row, asks in rows.items()]
         if self.concept.trigger:
             twin = "without" if called else "trigger"
-            wanted = self.wanted(rows.get("trained", ()), noise, not called)
-            found[twin] = self.draw(model, noise, twin, wanted, show, encode=True)
-            if not called:
-                found["without"] = found.get("trained")
-        return {row: seen for row, seen in found.items() if seen is not None}
+            asked.append(Drawing(twin, self.wanted(rows.get("trained", ()), noise, not called), show))
+        found = self.drawings.of(model, noise, "rows", asked, encode=True)
+        if self.concept.trigger and not called and "trained" in found:
+            found["without"] = found["trained"]
+        return found
+
+    def few_rows(self, model: Model, noise: int) -> dict[str, Seen]:
+        """As many pictures as a point of the curve takes: of the rows near the set, and without the trigger."""
+        rows = {row: asks for row, asks in self.rows(self.settings.on_curve).items() if row != "far"}
+        asked = [Drawing(row, self.wanted(asks, noise, True)) for row, asks in rows.items()]
+        if self.concept.trigger:
+            asked.append(Drawing("without", self.wanted(rows.get("trained", ()), noise, False)))
+        return self.drawings.of(model, noise, "few-rows", asked)
 
     def base_rows(self, noise: int) -> dict[str, Seen]:
         """The bare base's pictures; drawn once per noise seed for all arms."""
@@ -226,7 +181,13 @@ class Reader:
         """Far prompts with the second LoRA loaded as well."""
         asks = self.rows(self.settings.prompts)["far"]
         wanted = self.wanted(asks, noise, False, self.settings.second_prompt)
-        return self.draw(model, noise, "second", wanted, show)
+        return self.drawings.of(model, noise, "second", [Drawing("second", wanted, show)]).get("second")
+
+    def strip(self, model: Model, noise: int, show: int) -> Seen | None:
+        """The strip's prompts at this strength; at 0 without the trigger."""
+        row = f"strip-{model.strength:g}"
+        wanted = self.wanted(self.strip_asks(), noise, model.strength != 0)
+        return self.drawings.of(model, noise, row, [Drawing(row, wanted, min(show, 2))]).get(row)
 
     def strip_asks(self) -> tuple[Ask, ...]:
         return self.prompts.near()[: self.settings.strip_prompts]
