@@ -17,12 +17,14 @@ from tenuto.cli.demo import SETTINGS
 from tenuto.regularizers.base import Regularizer
 from tenuto.regularizers.cached_prior import CachedPrior
 from tenuto.regularizers.catalogue import REGULARIZERS
+from tenuto.regularizers.trigger_contrast import TriggerContrast
 
 FACTORS = (0.25, 1.0, 4.0)
 """The strengths that are tried, as multiples of the method's default; those that it does not allow are left out."""
-FURTHER: Mapping[str, tuple[float, ...]] = dict.fromkeys(
-    ("prior_prediction", "cached_prior", "output_preservation", "trigger_contrast"), (16.0,)
-)
+FURTHER: Mapping[str, tuple[float, ...]] = {
+    **dict.fromkeys(("prior_prediction", "cached_prior", "output_preservation"), (16.0,)),
+    "trigger_contrast": (16.0, 64.0),
+}
 """Further factors for methods that did best at the last of these."""
 SWEPT: dict[str, tuple[str, tuple[float, ...]]] = {
     "drift_controller": ("budget", (0.1, 0.2, 0.4)),
@@ -38,6 +40,16 @@ the middle one for a quick board. Those that do not regularize are not tried."""
 ADAPTER: Mapping[str, Any] = SETTINGS["training"]["adapter"]
 COMPANY: Mapping[str, Regularizer] = {"cached_prior": CachedPrior()}
 """Beside methods that do nothing alone."""
+TOGETHER: Mapping[str, Way] = {
+    "cached_prior with trigger_contrast": Way(
+        None, None, steps=None, methods={"cached_prior": CachedPrior(), "trigger_contrast": TriggerContrast(weight=1.6)}
+    ),
+    "cached_prior with trigger_contrast, half of each": Way(
+        None, 0.05, steps=None,
+        methods={"cached_prior": CachedPrior(), "trigger_contrast": TriggerContrast(weight=1.6, share=0.05)},
+    ),
+}  # fmt: skip
+"""Rows of two methods: what is held where the pictures of the set are, and where the base's own are."""
 POOL, RATIO = 8, 0.5
 """Prior images per picture and prior rows per instance row of methods that read the images; for those that read kept
 states they follow from the weight, as in anybody's project."""
@@ -73,9 +85,8 @@ class Entry:
 
 def tried(only: Sequence[str] | None = None) -> list[Entry]:
     """The plain LoRA, and every method at each of its strengths: with further pools it takes the same one."""
-    return [Entry(PLAIN, "", Way())] + [
-        next(_at(name, value)) for name in _taking_part(only) for value in strengths(name)
-    ]
+    alone = [next(_at(name, value)) for name in _taking_part(only) for value in strengths(name)]
+    return [Entry(PLAIN, "", Way()), *alone, *_together(only)]
 
 
 def entries(chosen: Mapping[str, float], only: Sequence[str] | None = None) -> list[Entry]:
@@ -84,7 +95,13 @@ def entries(chosen: Mapping[str, float], only: Sequence[str] | None = None) -> l
     found += [_plain(f"rank {rank}", adapter={**ADAPTER, "rank": rank}) for rank in LOWER_RANKS]
     found += [_plain(f"rate {LOWER_RATE:g}", optimizer={"lr": LOWER_RATE})]
     found += [_plain(kind, adapter={**ADAPTER, **own}) for kind, own in ADAPTERS.items() if only is None]
-    return found + [entry for name in _taking_part(only) for entry in _at(name, chosen[name])]
+    found += [entry for name in _taking_part(only) for entry in _at(name, chosen[name])]
+    return found + _together(only)
+
+
+def _together(only: Sequence[str] | None) -> list[Entry]:
+    """Those whose methods all take part."""
+    return [Entry(name, "", way) for name, way in TOGETHER.items() if way.methods.keys() <= set(_taking_part(only))]
 
 
 def untried() -> dict[str, float]:
