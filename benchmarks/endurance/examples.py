@@ -49,7 +49,7 @@ from tenuto.words import Size, Stopped
 PLACE = Path("runs/endurance/examples").absolute()
 """Where what several examples need is made once."""
 UPDATES = 3
-READING_KEY = {"format": 1, "noise": 0}
+READING_KEY, READING = {"format": 1, "noise": 0}, {"gaps": [1.0, 2.0]}
 CACHE_KEY = key_of("a", "picture")
 
 PROJECT = """
@@ -224,6 +224,18 @@ def pictures(folder: Path) -> None:
     flat.save(folder / "8.bmp")
     for path in (*folder.glob("?.*"),):
         path.with_suffix(".txt").write_text("zxq, smile")
+
+
+def masks(folder: Path) -> None:
+    """Masks of their own, beside the pictures in another folder."""
+    project(folder)
+    (folder / "p.toml").write_text(
+        PROJECT.replace('trigger = "zxq"', 'trigger = "zxq"\nmasks = "masks"'), encoding="utf-8"
+    )
+    (folder / "masks").mkdir()
+    for path in (folder / "pictures").glob("*.png"):
+        with Image.open(path) as picture:
+            Image.new("L", picture.size, 128).save(folder / "masks" / path.name)
 
 
 # -- weights ----------------------------------------------------------------------------------------------------------
@@ -403,7 +415,7 @@ def sweep_result(folder: Path) -> None:
 
 
 def readings(folder: Path) -> None:
-    Store(folder).keep("plain-0-far", READING_KEY, lambda: {"gaps": [1.0, 2.0]})
+    Store(folder).keep("plain-0-far", READING_KEY, lambda: READING)
 
 
 def run_folder(folder: Path) -> None:
@@ -428,7 +440,11 @@ def queue(folder: Path) -> None:
 
 
 def cached(folder: Path) -> None:
-    Cache(folder / "cache").put(CACHE_KEY, {"latents": torch.ones(4, 2, 2)})
+    Cache(folder / "cache").put(CACHE_KEY, cached_tensors())
+
+
+def cached_tensors() -> dict[str, torch.Tensor]:
+    return {"latents": torch.ones(4, 2, 2)}
 
 
 def exported(folder: Path) -> None:

@@ -156,6 +156,13 @@ def _pictures(place: Path) -> None:
     each(*(lambda path=path: one(path) for path in files), lambda: _audit(load_project(place / "p.toml")))
 
 
+def _masks(place: Path) -> None:
+    each(
+        lambda: _audit(load_project(place / "p.toml")),
+        *(lambda path=path: read_mask(path, SIZE) for path in sorted((place / "masks").iterdir())),
+    )
+
+
 # -- weights ----------------------------------------------------------------------------------------------------------
 
 
@@ -247,7 +254,9 @@ def _sweep_result(place: Path) -> None:
 
 
 def _readings(place: Path) -> None:
-    Store(place).keep("plain-0-far", examples.READING_KEY, lambda: {"gaps": []})
+    anew = {"gaps": "made anew"}
+    found = Store(place).keep("plain-0-far", examples.READING_KEY, lambda: anew)
+    _as_it_was(found in (anew, examples.READING), found)
 
 
 def _run_folder(place: Path) -> None:
@@ -268,7 +277,13 @@ def _queue(place: Path) -> None:
 
 
 def _cached(place: Path) -> None:
-    Cache(place / "cache").get(examples.CACHE_KEY)
+    found, whole = Cache(place / "cache").get(examples.CACHE_KEY), examples.cached_tensors()
+    _as_it_was(found is None or torch.equal(found["latents"], whole["latents"]), found)
+
+
+def _as_it_was(so: bool, found: object) -> None:
+    """What has a checksum is read as it was written, or not at all."""
+    assert so, f"damage was taken for whole: {found}"
 
 
 READERS: dict[str, Reader] = {
@@ -291,6 +306,7 @@ READERS: dict[str, Reader] = {
     "captions": Reader(examples.captioned, ("*.txt",), _captions),
     "prompt bank": Reader(examples.bank, ("bank.toml",), _bank),
     "pictures": Reader(examples.pictures, ("*.png", "*.jpg", "*.webp", "*.bmp"), _pictures),
+    "masks": Reader(examples.masks, ("masks/*.png",), _masks),
     "LoRA, kohya": Reader(examples.kohya_lora, ("lora.safetensors",), _lora),
     "LoRA, diffusers": Reader(examples.diffusers_lora, ("lora.safetensors",), _lora),
     "LoRA, peft": Reader(examples.peft_lora, ("lora.safetensors",), _lora),

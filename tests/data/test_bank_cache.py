@@ -87,6 +87,10 @@ def test_a_damaged_entry_counts_as_absent(tmp_path: Path) -> None:
     for damaged in (b"", data[:50], b"\0" * 200, data[:-9]):
         cache.path(key).write_bytes(damaged)
         assert cache.get(key) is None
+    turned = bytearray(data)
+    turned[-1] ^= 1
+    cache.path(key).write_bytes(turned)
+    assert cache.get(key) is None, "one bit of one number"
     cache.put(key, {"x": torch.ones(2)})
     assert cache.get(key) is not None
 

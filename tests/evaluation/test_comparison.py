@@ -21,6 +21,7 @@ from tenuto.evaluation.bench import Bench, Wanted, sampler_of, spread
 from tenuto.evaluation.comparison import compare
 from tenuto.evaluation.groups import groups_of_concept
 from tenuto.evaluation.metrics import METRICS
+from tenuto.evaluation.readings import Store
 from tenuto.evaluation.record import Comparison, Number
 from tenuto.evaluation.settings import ComparisonSettings
 from tenuto.evaluation.taggers import Tagger
@@ -226,6 +227,18 @@ def test_a_picture_that_is_gone_is_drawn_anew(tiny_base: Base, tmp_path: Path) -
     picture.unlink()
     assert run(tiny_base, tmp_path, small, Brightness()) == result
     assert picture.read_bytes() == before
+
+
+def test_a_reading_that_was_changed_is_read_anew(tmp_path: Path) -> None:
+    store, key = Store(tmp_path), {"model": "a", "noise": 0}
+    assert store.keep("part", key, lambda: [1.25, 2.0]) == [1.25, 2.0]
+    file = next(tmp_path.iterdir())
+    whole = file.read_text()
+    for changed in ("", whole[:-9], "[]", whole.replace("1.25", "9.25"), whole.replace('"a"', '"b"')):
+        file.write_text(changed)
+        assert store.keep("part", key, lambda: [1.25, 2.0]) == [1.25, 2.0], changed
+        assert file.read_text() == whole
+    assert store.keep("part", key, lambda: pytest.fail("read twice")) == [1.25, 2.0]
 
 
 def test_without_tagger_only_predictions_speak(tiny_base: Base, tmp_path: Path) -> None:

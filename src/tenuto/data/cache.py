@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from safetensors import SafetensorError
-from safetensors.torch import load, save
 from torch import Tensor
 
-from tenuto.files import hash_text, written_whole
+from tenuto.checks import tensors_check
+from tenuto.files import hash_text, read_tensors, write_tensors
 from tenuto.words import TenutoError
+
+CHECK = "tenuto_check"
 
 
 def key_of(*parts: object) -> str:
@@ -29,21 +30,14 @@ class Cache:
         return self.root / key[:2] / f"{key}.safetensors"
 
     def get(self, key: str) -> dict[str, Tensor] | None:
-        """The tensors kept under this key; None when there are none or the file is damaged."""
+        """The tensors kept under this key, mapped from the file; None when there are none or they are not as they were
+        kept: the next put() replaces them."""
         try:
-            tensors: dict[str, Tensor] = load(self.path(key).read_bytes())
-            return tensors
-        except FileNotFoundError:
+            tensors, told = read_tensors(self.path(key))
+        except TenutoError:
             return None
-        except (SafetensorError, ValueError):  # damaged: as good as absent, the next put() replaces it
-            return None
-        except OSError as error:
-            raise TenutoError(
-                f"{self.path(key)}: cannot be read ({error.strerror}); mend or delete the cache"
-            ) from error
+        return tensors if told.get(CHECK) == tensors_check(tensors) else None
 
     def put(self, key: str, tensors: Mapping[str, Tensor]) -> None:
         """Keep these tensors; a reader sees all of them or none."""
-        data = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
-        with written_whole(self.path(key)) as temporary:
-            temporary.write_bytes(data)
+        write_tensors(self.path(key), tensors, {CHECK: tensors_check(tensors)})

@@ -14,7 +14,8 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from tenuto.files import hash_text, parse_json, write_text
+from tenuto.checks import json_check
+from tenuto.files import parse_json, write_text
 
 
 @dataclass(frozen=True)
@@ -201,15 +202,19 @@ class Store:
         self.folder = folder
 
     def keep(self, part: str, key: Mapping[str, Any], read: Callable[[], Any]) -> Any:
-        """The stored reading of this part if it was made from the same `key`; else read now and store it."""
-        name = hash_text(json.dumps(key, sort_keys=True, default=str))[:16]
-        path = self.folder / f"{part}-{name}.json"
+        """The stored reading of this part if it was made from the same `key` and is as it was stored; else read now
+        and store it."""
+        plain = json.loads(json.dumps(key, default=str))
+        path = self.folder / f"{part}-{json_check(plain)}.json"
         try:
-            return parse_json(path.read_text(encoding="utf-8"))["reading"]
-        except (FileNotFoundError, ValueError, KeyError, TypeError):  # damaged: read anew
-            reading = read()
-            write_text(path, json.dumps({"key": key, "reading": reading}, default=str) + "\n")
-            return reading
+            kept = parse_json(path.read_text(encoding="utf-8"))
+            if kept["key"] == plain and kept["check"] == json_check(kept["reading"]):
+                return kept["reading"]
+        except (FileNotFoundError, ValueError, KeyError, TypeError):  # damaged
+            pass
+        reading = json.loads(json.dumps(read(), default=str))
+        write_text(path, json.dumps({"key": plain, "reading": reading, "check": json_check(reading)}) + "\n")
+        return reading
 
 
 def energy(gap: Tensor) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
@@ -12,9 +12,10 @@ from typing import Any, ClassVar, Literal, Self
 import torch
 from pydantic import Field
 
+from tenuto.checks import json_check
 from tenuto.evaluation.curve import Point, Ratio, bootstrap
 from tenuto.evaluation.readings import Value
-from tenuto.files import first_line, hash_text, parse_json, write_json
+from tenuto.files import first_line, parse_json, write_json
 from tenuto.words import Settings, TenutoError
 
 FORMAT = 1
@@ -64,7 +65,7 @@ class Sealed(Settings):
 
     def save(self, path: Path) -> None:
         table = json.loads(self.model_dump_json())
-        write_json(path, table | {CHECK: _checksum(table)})
+        write_json(path, table | {CHECK: json_check(table)})
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -75,13 +76,9 @@ class Sealed(Settings):
             found = cls.model_validate_json(json.dumps(table))
         except (OSError, ValueError, TypeError) as error:
             raise TenutoError(f"{path}: not {cls.what} ({first_line(error)}); {cls.remedy}") from error
-        if check not in (None, _checksum(table)):
+        if check not in (None, json_check(table)):
             raise TenutoError(f"{path}: was damaged or changed since it was measured; {cls.remedy}")
         return found
-
-
-def _checksum(table: Mapping[str, Any]) -> str:
-    return hash_text(json.dumps(table, sort_keys=True))[:16]
 
 
 class Comparison(Sealed):

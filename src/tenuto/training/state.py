@@ -11,14 +11,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
-from zlib import crc32
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load
 from torch import Tensor
 from torch.optim import Optimizer
 
+from tenuto.checks import tensors_check
 from tenuto.files import first_line, parse_json, serialized, write_tensors
 from tenuto.training.plan import Plan
 from tenuto.words import TenutoError
@@ -26,7 +25,7 @@ from tenuto.words import TenutoError
 Number = int | float | bool
 HEADER = "tenuto_state"
 CHECK = "tenuto_check"
-"""A checksum of all the rest: a bit that a disk has turned is noticed, not trained on."""
+"""The checksum of all the rest."""
 GROUP = "group"
 """Begins the names of what an optimizer remembers apart from parameters."""
 
@@ -111,16 +110,7 @@ def _packed(state: TrainState) -> tuple[dict[str, Tensor], dict[str, str]]:
         "standing": dict(state.standing),
     }
     told = json.dumps(header)
-    return tensors, {HEADER: told, CHECK: _checksum(told, tensors)}
-
-
-def _checksum(told: str, tensors: Mapping[str, Tensor]) -> str:
-    found = crc32(told.encode())
-    for name in sorted(tensors):
-        own = tensors[name].detach().cpu().contiguous()
-        found = crc32(f"{name} {own.shape}".encode(), found)
-        found = crc32(own.reshape(-1).view(torch.uint8).numpy().tobytes(), found)
-    return f"{found:08x}"
+    return tensors, {HEADER: told, CHECK: tensors_check(tensors, told)}
 
 
 def load_state(path: Path) -> TrainState:
@@ -134,7 +124,7 @@ def load_state(path: Path) -> TrainState:
 
 
 def _unpacked(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> TrainState:
-    if metadata.get(CHECK, known := _checksum(metadata[HEADER], tensors)) != known:  # older states have none
+    if metadata.get(CHECK, known := tensors_check(tensors, metadata[HEADER])) != known:  # older states have none
         raise ValueError("damaged: it does not match its checksum")
     header: dict[str, Any] = parse_json(metadata[HEADER])
 
