@@ -40,16 +40,13 @@ the middle one for a quick board. Those that do not regularize are not tried."""
 ADAPTER: Mapping[str, Any] = SETTINGS["training"]["adapter"]
 COMPANY: Mapping[str, Regularizer] = {"cached_prior": CachedPrior()}
 """Beside methods that do nothing alone."""
-TOGETHER: Mapping[str, Way] = {
-    "cached_prior with trigger_contrast": Way(
-        None, None, steps=None, methods={"cached_prior": CachedPrior(), "trigger_contrast": TriggerContrast(weight=1.6)}
-    ),
-    "cached_prior with trigger_contrast, half of each": Way(
-        None, 0.05, steps=None,
-        methods={"cached_prior": CachedPrior(), "trigger_contrast": TriggerContrast(weight=1.6, share=0.05)},
-    ),
-}  # fmt: skip
-"""Rows of two methods: what is held where the pictures of the set are, and where the base's own are."""
+TOGETHER: Mapping[str, float] = {
+    "cached_prior with trigger_contrast": 1.0,
+    "cached_prior with trigger_contrast, half of each": 0.5,
+}
+"""Rows of two methods, one that holds where the base draws and one where the user's pictures are: name -> which share
+of the rows of each. The weight of the second is tried."""
+CONTRASTS = (0.1, 0.4, 1.6)
 POOL, RATIO = 8, 0.5
 """Prior images per picture and prior rows per instance row of methods that read the images; for those that read kept
 states they follow from the weight, as in anybody's project."""
@@ -85,8 +82,9 @@ class Entry:
 
 def tried(only: Sequence[str] | None = None) -> list[Entry]:
     """The plain LoRA, and every method at each of its strengths: with further pools it takes the same one."""
-    alone = [next(_at(name, value)) for name in _taking_part(only) for value in strengths(name)]
-    return [Entry(PLAIN, "", Way()), *alone, *_together(only)]
+    return [Entry(PLAIN, "", Way())] + [
+        next(_at(name, value)) for name in _taking_part(only) for value in strengths(name)
+    ]
 
 
 def entries(chosen: Mapping[str, float], only: Sequence[str] | None = None) -> list[Entry]:
@@ -95,19 +93,14 @@ def entries(chosen: Mapping[str, float], only: Sequence[str] | None = None) -> l
     found += [_plain(f"rank {rank}", adapter={**ADAPTER, "rank": rank}) for rank in LOWER_RANKS]
     found += [_plain(f"rate {LOWER_RATE:g}", optimizer={"lr": LOWER_RATE})]
     found += [_plain(kind, adapter={**ADAPTER, **own}) for kind, own in ADAPTERS.items() if only is None]
-    found += [entry for name in _taking_part(only) for entry in _at(name, chosen[name])]
-    return found + _together(only)
-
-
-def _together(only: Sequence[str] | None) -> list[Entry]:
-    """Those whose methods all take part."""
-    return [Entry(name, "", way) for name, way in TOGETHER.items() if way.methods.keys() <= set(_taking_part(only))]
+    return found + [entry for name in _taking_part(only) for entry in _at(name, chosen[name])]
 
 
 def untried() -> dict[str, float]:
     """A strength for every method, without trying."""
     return {
-        name: _middle(SWEPT[name][1]) if name in SWEPT else REGULARIZERS[name]().weight for name in _taking_part(None)
+        name: _middle(strengths(name)) if name in SWEPT or name in TOGETHER else REGULARIZERS[name]().weight
+        for name in _taking_part(None)
     }
 
 
@@ -119,13 +112,16 @@ def strengths(name: str) -> list[float]:
     """The values of a method's strength that are tried."""
     if name in SWEPT:
         return list(SWEPT[name][1])
+    if name in TOGETHER:
+        return list(CONTRASTS)
     method = REGULARIZERS[name]
     values = [method().weight * factor for factor in (*FACTORS, *FURTHER.get(name, ()))]
     return [value for value in values if _allowed(method, {"weight": value})]
 
 
 def _taking_part(only: Sequence[str] | None) -> list[str]:
-    return [name for name in REGULARIZERS if not why_not(name) and (only is None or name in only)]
+    alone = [name for name in REGULARIZERS if not why_not(name)]
+    return [name for name in (*alone, *TOGETHER) if only is None or name in only]
 
 
 def _plain(what: str, **training: Mapping[str, Any]) -> Entry:
@@ -141,11 +137,21 @@ def why_not(name: str) -> str | None:
 
 def _at(name: str, value: float) -> Iterator[Entry]:
     """A method at a strength, in each of its pools."""
+    if name in TOGETHER:
+        yield Entry(name, f"weights {CachedPrior().weight:g} and {value:g}", _both(TOGETHER[name], value), name, value)
+        return
     field = SWEPT[name][0] if name in SWEPT else "weight"
     own = {name: REGULARIZERS[name].model_validate({field: value})}
     together = {**(COMPANY if _lonely(own[name]) else {}), **own}
     for more, pool in _pools(name, together).items():
         yield Entry(name + more, f"{field} {value:g}", pool._replace(methods=together), name, value)
+
+
+def _both(share: float, weight: float) -> Way:
+    prior, contrast = CachedPrior(), TriggerContrast(weight=weight)
+    fewer = contrast.model_copy(update={"share": share * contrast.share})
+    methods = {"cached_prior": prior, "trigger_contrast": fewer}
+    return Way(None, share * prior.usual_ratio(), steps=None, methods=methods)
 
 
 def _pools(name: str, together: Mapping[str, Regularizer]) -> dict[str, Way]:

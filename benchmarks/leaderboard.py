@@ -190,8 +190,9 @@ def kept_cell(file: Path, chosen: Sequence[Entry], size: Size, run: Callable[[Se
 
 def best_of(cell: Cell, candidates: Sequence[Entry]) -> dict[str, float]:
     """Every method's strength that did best in the trial."""
-    own = {name: [entry for entry in candidates if entry.name == name] for name in REGULARIZERS}
-    best = {name: best_strength(cell, [entry.label for entry in found]) for name, found in own.items() if found}
+    names = dict.fromkeys(entry.name for entry in candidates if entry.name)
+    own = {name: [entry.label for entry in candidates if entry.name == name] for name in names}
+    best = {name: best_strength(cell, labels) for name, labels in own.items()}
     return {
         entry.name: entry.value for entry in candidates if entry.value is not None and best[entry.name] == entry.label
     }

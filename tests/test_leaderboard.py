@@ -13,7 +13,7 @@ import typer
 from benchmarks import entries as entries_module
 from benchmarks import leaderboard
 from benchmarks.board_page import advice, as_board, write_board
-from benchmarks.entries import Entry, entries, tried, untried, why_not
+from benchmarks.entries import TOGETHER, Entry, entries, tried, untried, why_not
 from benchmarks.leaderboard import Place
 from benchmarks.ready import Way
 from benchmarks.standings import (
@@ -32,7 +32,9 @@ from tenuto.evaluation.board import Board, plot, shipped_board
 from tenuto.evaluation.curve import Point
 from tenuto.events import silent
 from tenuto.regularizers.base import Regularizer
+from tenuto.regularizers.cached_prior import FEWEST
 from tenuto.regularizers.catalogue import REGULARIZERS
+from tenuto.regularizers.trigger_contrast import TriggerContrast
 from tenuto.words import TenutoError
 from tenuto.work.tasks import in_sequence
 
@@ -50,7 +52,7 @@ BASELINES = {
 
 def test_every_method_of_the_catalogue_takes_part() -> None:
     everyone = entries(untried())
-    assert {entry.name for entry in everyone} == {"", *(name for name in REGULARIZERS if not why_not(name))}
+    assert {entry.name for entry in everyone} == {"", *TOGETHER, *(name for name in REGULARIZERS if not why_not(name))}
     assert {entry.method for entry in everyone} >= BASELINES
     some = {entry.method for entry in entries(untried(), only=("l2_to_base",))}
     assert some == {"plain", "plain, rank 2", "plain, rank 4", "plain, rate 0.0005", "l2_to_base"}
@@ -64,6 +66,12 @@ def test_every_method_of_the_catalogue_takes_part() -> None:
         "cached_prior",
         "drift_controller",
     }
+    both = {e.method: e.way for e in everyone if e.method in TOGETHER}
+    whole, half = (both[f"cached_prior with trigger_contrast{more}"] for more in ("", ", half of each"))
+    assert whole.ratio == 2 * (half.ratio or 0) == FEWEST
+    assert [way.methods["trigger_contrast"] for way in (whole, half)] == [
+        TriggerContrast(weight=0.4, share=share) for share in (0.1, 0.05)
+    ]
 
 
 def test_strengths_are_tried_apart_and_the_best_one_stands_on_the_board() -> None:
@@ -346,7 +354,7 @@ def test_who_comes_later_joins_the_cell(tmp_path: Path) -> None:
 
 def test_a_method_that_did_best_at_its_last_strength_has_a_further_one() -> None:
     tried_at = {name: [entry.value for entry in tried() if entry.name == name] for name in REGULARIZERS}
-    assert tried_at["trigger_contrast"] == pytest.approx([0.025, 0.1, 0.4, 1.6])
+    assert tried_at["trigger_contrast"] == pytest.approx([0.025, 0.1, 0.4, 1.6, 6.4])
     assert tried_at["output_preservation"] == pytest.approx([0.025, 0.1, 0.4, 1.6])
     assert tried_at["blank_preservation"] == pytest.approx([0.025, 0.1, 0.4])
 
