@@ -21,10 +21,9 @@ from tenuto.regularizers.trigger_contrast import TriggerContrast
 
 FACTORS = (0.25, 1.0, 4.0)
 """The strengths that are tried, as multiples of the method's default; those that it does not allow are left out."""
-FURTHER: Mapping[str, tuple[float, ...]] = {
-    **dict.fromkeys(("prior_prediction", "cached_prior", "output_preservation"), (16.0,)),
-    "trigger_contrast": (16.0, 64.0),
-}
+FURTHER: Mapping[str, tuple[float, ...]] = dict.fromkeys(
+    ("prior_prediction", "cached_prior", "output_preservation", "trigger_contrast"), (16.0,)
+)
 """Further factors for methods that did best at the last of these."""
 SWEPT: dict[str, tuple[str, tuple[float, ...]]] = {
     "drift_controller": ("budget", (0.1, 0.2, 0.4)),
@@ -38,6 +37,9 @@ SWEPT: dict[str, tuple[str, tuple[float, ...]]] = {
 """Methods whose strength is another setting than their weight, or is tried at other values: the setting and its values,
 the middle one for a quick board. Those that do not regularize are not tried."""
 ADAPTER: Mapping[str, Any] = SETTINGS["training"]["adapter"]
+SHARE = 0.1
+ALONE: Mapping[str, Mapping[str, Any]] = {"trigger_contrast": {"share": SHARE}}
+"""Settings of methods whose defaults are meant for company."""
 COMPANY: Mapping[str, Regularizer] = {"cached_prior": CachedPrior()}
 """Beside methods that do nothing alone."""
 TOGETHER: Mapping[str, float] = {
@@ -141,16 +143,15 @@ def _at(name: str, value: float) -> Iterator[Entry]:
         yield Entry(name, f"weights {CachedPrior().weight:g} and {value:g}", _both(TOGETHER[name], value), name, value)
         return
     field = SWEPT[name][0] if name in SWEPT else "weight"
-    own = {name: REGULARIZERS[name].model_validate({field: value})}
+    own = {name: REGULARIZERS[name].model_validate({**ALONE.get(name, {}), field: value})}
     together = {**(COMPANY if _lonely(own[name]) else {}), **own}
     for more, pool in _pools(name, together).items():
         yield Entry(name + more, f"{field} {value:g}", pool._replace(methods=together), name, value)
 
 
 def _both(share: float, weight: float) -> Way:
-    prior, contrast = CachedPrior(), TriggerContrast(weight=weight)
-    fewer = contrast.model_copy(update={"share": share * contrast.share})
-    methods = {"cached_prior": prior, "trigger_contrast": fewer}
+    prior, contrast = CachedPrior(), TriggerContrast(weight=weight, share=share * SHARE)
+    methods = {"cached_prior": prior, "trigger_contrast": contrast}
     return Way(None, share * prior.usual_ratio(), steps=None, methods=methods)
 
 

@@ -19,7 +19,8 @@ class Chore:
     name: str
     folder: Path
     end: str = ""
-    """"": at once; "lasting": when asked to stop; "failing", "fatal": once the one called "lasts" is at work."""
+    """"": at once; "lasting": when asked to stop; "failing", "fatal", "deaf" (not even then): once the one called
+    "lasts" is at work."""
 
     together = False
     counted_by = "steps"

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +128,24 @@ def test_asked_to_stop(tmp_path: Path) -> None:
         SideBySide(2)(chores(tmp_path, a="lasting", b="lasting", c=""), stop=(tmp_path / "a").exists)
     assert (tmp_path / "a.stopped").exists()
     assert not (tmp_path / "c").exists()
+
+
+def test_a_worker_that_is_killed_while_all_are_stopping(tmp_path: Path) -> None:
+    """Stopped is what was asked for, whatever else happens meanwhile; nobody waits for what never began."""
+    asked: list[int] = []
+
+    def stop() -> bool:
+        """From the moment on that both are at work; then, once all have been told, one is killed."""
+        if asked:
+            with suppress(ProcessLookupError):
+                os.kill(asked[0], signal.SIGKILL)
+        elif all((tmp_path / name).is_file() and (tmp_path / name).read_text() for name in "ab"):
+            asked.append(int((tmp_path / "a").read_text()))
+        return bool(asked)
+
+    with pytest.raises(Stopped, match="goes on from there"):
+        SideBySide(2)(chores(tmp_path, a="deaf", b="deaf", **dict.fromkeys("cdefgh", "")), stop=stop)
+    assert not (tmp_path / "h").exists()
 
 
 def test_no_worker_outlives_its_parent(tmp_path: Path) -> None:

@@ -90,14 +90,12 @@ def _watch(futures: Sequence[Future[T]], line: Line, tally: Tally, stop: Stop) -
     while waiting:
         ended, waiting = wait(waiting, timeout=POLL, return_when=FIRST_COMPLETED)
         _hear(line, tally)
-        done = {future for future in ended if not future.cancelled() and future.exception() is None}
+        done = {future for future in ended if future.exception() is None}
         for future in done:
             tally.finish(places[future])
         tally.tell()
         if stop() or ended - done:
-            line.halt()
-            for future in waiting:
-                future.cancel()
+            line.halt()  # what was not begun ends at its first look; a pool that breaks cannot bear cancelled futures
 
 
 def _hear(line: Line, tally: Tally) -> None:
@@ -111,7 +109,7 @@ def _hear(line: Line, tally: Tally) -> None:
 
 def _results(futures: Sequence[Future[T]], stop: Stop) -> list[T]:
     """Of tasks that have ended. Raises what one of them did not end well with, rather than what that stopped."""
-    ends = [Stopped(GOES_ON) if future.cancelled() else future.exception() for future in futures]
+    ends = [future.exception() for future in futures]
     failures = [end for end in ends if end is not None]
     failure = next((end for end in failures if not isinstance(end, Stopped)), None)
     if isinstance(failure, BrokenProcessPool) and not stop():
