@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -209,6 +211,19 @@ def test_an_unknown_error_writes_a_crash_report(project: Path, monkeypatch: pyte
     assert len(reports) == 1
     assert "surprise" in reports[0].read_text()
     assert "Traceback" not in errors
+
+
+def test_who_stops_reading_is_no_fault(project: Path) -> None:
+    """As in `tenuto audit FILE | head -1`: no traceback and no report."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as nobody:
+        command = [sys.executable, "-m", "tenuto", "audit", str(project)]
+        ended = subprocess.run(command, stdout=nobody, stderr=subprocess.PIPE, text=True, check=False)
+    assert ended.returncode == 1
+    assert "Traceback" not in ended.stderr
+    assert "fault of tenuto" not in ended.stderr
+    assert not list(Path.cwd().glob("tenuto-crash-*.txt"))
 
 
 def test_running_out_of_memory_is_one_line_and_no_crash(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:

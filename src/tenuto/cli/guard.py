@@ -53,7 +53,7 @@ def guarded(tells: Callable[[], bool] = lambda: True, *, quiet: bool = False) ->
     before = {number: signal.signal(number, stopper.ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield stopper
-    except (typer.Exit, typer.Abort):
+    except (typer.Exit, typer.Abort, BrokenPipeError):  # nobody reads on, as in `tenuto methods | head`: typer ends it
         raise
     except Stopped as stop:
         _leave(str(stop), INTERRUPTED, tells)
