@@ -107,7 +107,7 @@ def test_no_cluster_is_one_line(words: list[str], says: str, tiny_folder: Path, 
 
 
 def test_ray_is_an_extra(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "NEEDED", ("ray_that_nobody_has",))
+    monkeypatch.setattr("tenuto.cli.cluster.NEEDED", ("ray_that_nobody_has",))
     status, _, errors = call("prior", "build", str(write(tmp_path, tiny_folder)), "--on", "local")
     assert (status, errors) == (
         1,

@@ -9,7 +9,6 @@ import socket
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.util import find_spec
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -18,8 +17,6 @@ from tenuto.words import TenutoError
 
 CLIENT_PORT = 10001
 """Where a head listens for terminals."""
-NEEDED = ("ray", "grpc")
-"""What the extra brings."""
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS_SKIP_REGEX": "."}
 """Nothing is sent anywhere; what Ray would print of its workers, we say ourselves."""
 ALONE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_worker_niceness": "0"}
@@ -32,9 +29,7 @@ REACHED = 5.0
 
 @contextmanager
 def joined(on: str) -> Iterator[None]:
-    """Work with Ray inside the block. Raises TenutoError when it is not installed or nobody answers."""
-    if missing := [name for name in NEEDED if find_spec(name) is None]:
-        raise TenutoError(f'--on {on}: {", ".join(missing)} not installed; pip install "tenuto[cluster]"')
+    """Work with Ray inside the block. Raises TenutoError when nobody answers."""
     where = (
         {"address": LOCAL, "num_cpus": _cpus(), "include_dashboard": False} if on == LOCAL else {"address": _head(on)}
     )
