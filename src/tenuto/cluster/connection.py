@@ -17,8 +17,9 @@ from tenuto.words import TenutoError
 
 CLIENT_PORT = 10001
 """Where a head listens for terminals."""
-QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS_SKIP_REGEX": "."}
-"""Nothing is sent anywhere; what Ray would print of its workers, we say ourselves."""
+QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS_SKIP_REGEX": ".", "RAY_ENABLE_AUTO_CONNECT": "0"}
+"""Nothing is sent anywhere; what Ray would print of its workers, we say ourselves; and where the head is gone, Ray does
+not start one of its own on this machine."""
 ALONE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_worker_niceness": "0"}
 """By this Ray listens on 127.0.0.1 alone, on every system; and its workers count as much as what else runs here."""
 TRIES = 3
@@ -88,6 +89,7 @@ def _start(on: str, where: dict[str, Any]) -> Any:
 
 def _enter(ray: Any, where: dict[str, Any]) -> None:
     """Ray waits half a minute for a head, and a busy one answers later: it is asked again."""
+    logging.getLogger("ray").setLevel(logging.CRITICAL)  # its client has no other way to be told
     for left in reversed(range(TRIES)):
         try:
             with warnings.catch_warnings():

@@ -11,7 +11,7 @@ import ray
 from ray.exceptions import OutOfMemoryError, RayError, RayTaskError, TaskCancelledError
 
 from tenuto.cluster.away import Finished, Halted, Refused, Terms, carry_out
-from tenuto.cluster.head import last_line, reached
+from tenuto.cluster.head import is_there, last_line, reached
 from tenuto.cluster.line import BEGUN, Post
 from tenuto.cluster.machines import Share, machines
 from tenuto.events import Event, Listener, note, warn
@@ -87,7 +87,7 @@ class _Work(Generic[T]):
                     self._collect(self.under_way.pop(reference), reference)
                 self.tally.tell()
         finally:
-            for reference in self.under_way:
+            for reference in self.under_way if is_there() else ():
                 ray.cancel(reference, force=True)
         if self.refusal:
             raise TenutoError(self.refusal)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import ray
 from grpc import RpcError
 from ray.exceptions import RayError
 
 from tenuto.cluster.settings import LOCAL
-from tenuto.words import TenutoError
+from tenuto.words import Stopped, TenutoError
 
 GONE = "the head is gone, or cannot be reached any more; see that it runs (`ray start --head`)"
 ENDED = "Ray on this machine has ended"
@@ -20,11 +21,20 @@ def reached(on: str) -> Iterator[None]:
     """Speak to the head inside the block. Raises TenutoError when it does not answer any more."""
     try:
         yield
-    except (ConnectionError, RpcError, RayError) as error:  # the second where Ray's client was just giving up
+    except (TenutoError, Stopped):
+        raise
+    except Exception as error:
+        if is_there() and not isinstance(error, ConnectionError | RpcError | RayError):
+            raise
         why = f" ({last_line(error)})" if isinstance(error, RayError) else ""
         raise TenutoError(
             f"--on {on}: {ENDED if on == LOCAL else GONE}{why}; the same command goes on from what was made"
         ) from error
+
+
+def is_there() -> bool:
+    """Whether Ray still has somebody to speak to, as far as it knows."""
+    return bool(ray.is_initialized())
 
 
 def last_line(error: BaseException) -> str:
