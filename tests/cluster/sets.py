@@ -1,10 +1,11 @@
-"""Prior sets that hold still at a known place while several machines make them."""
+"""What several machines are given to do: quick readings, and prior sets that hold still at a known place."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 import ray
@@ -14,6 +15,14 @@ from tenuto.work.sweep import PriorTask
 from tenuto.work.tasks import Stop
 from tests.jobs import until
 from tests.still import still_once
+
+QUICK: dict[str, Any] = {
+    "comparison.steps": 1,
+    "comparison.states": 1,
+    "comparison.curve_weights": [],
+    "comparison.curve_checkpoints": 0,
+}
+"""The least that can be compared."""
 
 
 @dataclass(frozen=True)

@@ -22,18 +22,12 @@ from tenuto.work.tasks import NEVER, Stop, Task, in_sequence
 from tenuto.work.train import TrainTask
 from tests.cli.test_commands import call
 from tests.cluster.machines import SOURCE, Machines, assert_same, assert_same_numbers, end, kill
-from tests.cluster.sets import Noted, Writing, shards
+from tests.cluster.sets import QUICK, Noted, Writing, shards
 from tests.jobs import until
 from tests.still import Still
 from tests.work.test_sweep import write
 
 T = TypeVar("T")
-QUICK = {
-    "comparison.steps": 1,
-    "comparison.states": 1,
-    "comparison.curve_weights": [],
-    "comparison.curve_checkpoints": 0,
-}
 ASK: dict[str, Any] = {
     "seeds": [3, 4],
     "settings": QUICK,

@@ -12,8 +12,7 @@ from tenuto.work.sweep import run_sweep, trainings_of
 from tenuto.work.sweep_file import load_sweep
 from tests.cli.test_commands import call
 from tests.cluster.machines import Machines, assert_same, assert_same_numbers, kill
-from tests.cluster.sets import shards
-from tests.cluster.test_crew import QUICK
+from tests.cluster.sets import QUICK, shards
 from tests.jobs import until
 from tests.still import Still
 from tests.work.test_sweep import write
