@@ -55,7 +55,8 @@ class Noted:
 
 @dataclass(frozen=True)
 class Writing:
-    """A prior set of which no further batch is put into its place once this many are there, until `go` is there."""
+    """A prior set of which no further batch is put into its place once this many are there, until `go` is there or it
+    is asked to stop."""
 
     task: PriorTask
     store: Path
@@ -70,16 +71,19 @@ class Writing:
     counted_by = "prior images"
 
     def __call__(self, listener: Listener, stop: Stop) -> int:
-        with still_once(lambda: not self.go.exists() and self._enough()):
+        with still_once(lambda: self._enough() and not self.go.exists() and not stop()):
             return self.task(listener, stop)
 
-    def killing(self, workers: Callable[[], Sequence[psutil.Process]]) -> Stop:
-        """Kills one of two workers once both are about to put a batch into its place. Asks nobody to stop."""
+    def killing(self, workers: Callable[[], Sequence[psutil.Process]], killed: Path) -> Stop:
+        """Kills one of two workers once both are about to put a batch into its place, and leaves `killed`.
+
+        Asks nobody to stop.
+        """
 
         def kill_one() -> bool:
-            if not self.go.exists() and self._enough() and len(list(self.store.glob("shards/.*.part"))) == 2:
+            if not killed.exists() and self._enough() and len(list(self.store.glob("shards/.*.part"))) == 2:
                 workers()[0].kill()
-                self.go.touch()
+                killed.touch()
             return False
 
         return kill_one

@@ -156,16 +156,16 @@ def test_makers_of_a_prior_set_are_killed(joined: Joined, tiny_folder: Path, tmp
     in_sequence([tasks["here"]])
     store, heard = tmp_path / "there" / "store", Heard()
     crew = joined.engage(sweeps["there"].projects(), tmp_path / "there" / "out")
-    once = Writing(tasks["there"], store, 1, tmp_path / "once")
+    once = Writing(tasks["there"], store, 1, tmp_path / "never")
     lost = r"prior set of held: its worker died \(killed.*none of 0 retries is left; .*--retries"
     with pytest.raises(TenutoError, match=lost) as error:
-        Crew(crew.on, crew.share, crew.terms, 0)([once], heard, once.killing(joined.workers))
+        Crew(crew.on, crew.share, crew.terms, 0)([once], heard, once.killing(joined.workers, tmp_path / "once"))
     assert str(error.value).endswith("the same command goes on from what was saved")
     assert "\n" not in str(error.value)
     kept = shards(store)
     assert 0 < len(kept) < IMAGES
     again = Writing(tasks["there"], store, len(kept) + 1, tmp_path / "again")
-    assert crew([again], heard, again.killing(joined.workers)) == [IMAGES]
+    assert crew([again], heard, again.killing(joined.workers, again.go)) == [IMAGES]
     assert any("it begins again" in text for text in heard.texts())
     assert kept.items() <= shards(store).items(), "nothing is made a second time"
     assert not list(store.glob("shards/.*.part")), "nothing is left of what was cut off"
