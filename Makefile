@@ -56,7 +56,7 @@ endure: install    ## kills, damaged inputs, a long run: hours; goes on where it
 docs: install      ## the documentation as a site: build/site/index.html, readable without a server; broken links fail
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
 
-docs-check: install  ## runs every command of the docs, but for those that tools/docs/left.toml names
+docs-check: install  ## runs every command of the docs, but for those that tools/docs/left.toml names, and writes down what ran: docs/commands.json
 	$(BIN)/python -m tools.docs.check
 
 clean:

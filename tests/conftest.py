@@ -28,7 +28,7 @@ WHOLE = (
     "cluster/",
 )
 """Marked `whole`: whole jobs, with processes, a browser or a cluster of their own (`make test-whole`)."""
-LONG = (*WHOLE, "regularizers/test_contract.py", "cli/test_commands.py", "test_killed.py")
+LONG = (*WHOLE, "regularizers/test_contract.py", "cli/test_commands.py", "test_killed.py", "docs/test_quick_pages.py")
 """Files that take long."""
 
 

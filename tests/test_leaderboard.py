@@ -31,12 +31,14 @@ from tenuto.cli.demo import SETTINGS
 from tenuto.evaluation.board import Board, plot, shipped_board
 from tenuto.evaluation.curve import Point
 from tenuto.events import silent
+from tenuto.project.settings import Project
 from tenuto.regularizers.base import Regularizer
 from tenuto.regularizers.cached_prior import FEWEST
 from tenuto.regularizers.catalogue import REGULARIZERS
 from tenuto.regularizers.trigger_contrast import TriggerContrast
 from tenuto.words import TenutoError
-from tenuto.work.tasks import in_sequence
+from tenuto.work.tasks import Runner
+from tests.work.test_sweep import sent
 
 BASELINES = {
     "plain, rank 2",
@@ -284,7 +286,14 @@ def test_a_whole_one_in_small(tiny_folder: Path, tmp_path: Path, monkeypatch: py
     everyone = entries(untried())
     chosen = [entry for entry in everyone if entry.method in ("plain", "plain, rank 2", "l2_to_base")]
     place = Place("head-in-a-jar", 1)
-    found = leaderboard.run_cell(place, chosen, size, lambda projects, folder: in_sequence, silent, lambda: False)
+    engaged: list[Path] = []
+
+    def engage(projects: Sequence[Project], folder: Path) -> Runner:
+        engaged.append(folder)
+        return sent  # as a cluster does: tasks and answers travel as bytes
+
+    found = leaderboard.run_cell(place, chosen, size, engage, silent, lambda: False)
+    assert engaged == [size.runs / "head-in-a-jar-1"]
     assert [own.method for own in found.arms.values()] == ["plain", "plain, rank 2", "l2_to_base"]
     assert found.seed == 1
     assert (size.runs / "head-in-a-jar-1" / "arms" / "plain" / "seed-1").is_dir()
@@ -369,7 +378,7 @@ def test_the_label_names_method_and_strength() -> None:
     assert Entry("a", "weight 1", tried()[0].way).label == "a, weight 1"
 
 
-def test_some_methods_only_do_not_touch_the_board() -> None:
+def test_some_methods_only_do_not_touch_the_board(capsys: pytest.CaptureFixture[str]) -> None:
     board, some = leaderboard.FULL, leaderboard.FULL.aside("max_norm")
     assert not {board.runs, board.results, board.page, board.shipped} & {
         some.runs, some.results, some.page, some.shipped,
@@ -378,3 +387,6 @@ def test_some_methods_only_do_not_touch_the_board() -> None:
         leaderboard.main(method=["max_nrom"])
     with pytest.raises(typer.Exit):
         leaderboard.main(only=["clothes"])
+    with pytest.raises(typer.Exit):
+        leaderboard.main(on="nowhere")
+    assert capsys.readouterr().err.splitlines()[-1].startswith('error: --on nowhere: give "local", or the head of')

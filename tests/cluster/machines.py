@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -17,6 +18,7 @@ import psutil
 import torch
 from safetensors.torch import load_file
 
+from tenuto.evaluation.sweep import SweepResult
 from tests.jobs import until
 
 ROOT = Path(__file__).parents[2]
@@ -56,6 +58,10 @@ class Machines:
         """One more machine, with the program that lies there."""
         return self._start(f"--address={self._address.read_text()}", source=source)
 
+    def there(self) -> list[psutil.Process]:
+        """Those that have not been ended or lost."""
+        return [process for process in self.processes if process.is_running()]
+
     @property
     def _address(self) -> Path:
         return self._folder / "ray_current_cluster"
@@ -87,6 +93,16 @@ def end(process: psutil.Process) -> None:
     assert not alive, [each.cmdline() for each in alive]
 
 
+def kill(process: psutil.Process) -> None:
+    """A machine is gone from one moment to the next, with everything that runs on it."""
+    own = [process, *process.children(recursive=True)]
+    for each in own:
+        with suppress(psutil.NoSuchProcess):
+            each.kill()
+    _, alive = psutil.wait_procs(own, timeout=100)
+    assert not alive, [each.cmdline() for each in alive]
+
+
 def tensors(folder: Path) -> dict[str, dict[str, torch.Tensor]]:
     return {path.relative_to(folder).as_posix(): load_file(path) for path in sorted(folder.rglob("*.safetensors"))}
 
@@ -97,4 +113,19 @@ def assert_same(one: Path, other: Path) -> None:
     assert a.keys() == b.keys()
     for name in a:
         assert a[name].keys() == b[name].keys(), name
-        assert all(torch.equal(a[name][key], b[name][key]) for key in a[name]), name
+        assert all(bits(a[name][key]) == bits(b[name][key]) for key in a[name]), name
+
+
+def bits(tensor: torch.Tensor) -> tuple[torch.dtype, torch.Size, bytes]:
+    """All that a tensor is: 0.0 and -0.0 are two."""
+    return tensor.dtype, tensor.shape, tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+
+
+def assert_same_numbers(one: Path, other: Path) -> None:
+    """Two sweeps' files say the same of every arm, but for the time that it took."""
+    a, b = (SweepResult.load(path).concepts for path in (one, other))
+    assert a.keys() == b.keys()
+    for concept in a:
+        for arm, numbers in a[concept].arms.items():
+            for name in numbers.keys() - {"seconds"}:
+                assert numbers[name].per_seed == b[concept].arms[arm][name].per_seed, (concept, arm, name)

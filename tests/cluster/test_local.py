@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -22,10 +23,14 @@ from tenuto.project.file import load_project
 from tenuto.words import TenutoError
 from tenuto.work.prepare import prepare
 from tenuto.work.prior import build_prior, open_store
+from tenuto.work.sweep import run_sweep
+from tenuto.work.sweep_file import load_sweep
 from tests.cli.test_commands import call
-from tests.cluster.machines import SOURCE, assert_same
+from tests.cluster.machines import SOURCE, assert_same, assert_same_numbers
+from tests.cluster.sets import QUICK
 from tests.jobs import until
 from tests.work.test_sweep import paint
+from tests.work.test_sweep import write as write_sweep
 
 IMAGES = 12
 
@@ -77,6 +82,18 @@ def test_a_prior_set_stopped_and_gone_on_with(tiny_folder: Path, tmp_path: Path)
     assert_same(tmp_path / "whole" / "store", tmp_path / "cut" / "store")
 
 
+def test_a_sweep_is_the_sequential_one(tiny_folder: Path, tmp_path: Path) -> None:
+    ask = {"seeds": [3], "settings": QUICK, "arms": {"none": {"regularizers": {}}, "held": {}}}
+    here, there = (write_sweep(tmp_path / name, tiny_folder, ask) for name in ("here", "there"))
+    run_sweep(load_sweep(here), tmp_path / "here" / "out")
+    out = tmp_path / "there" / "out"
+    status, told, errors = call("sweep", str(there), "--out", str(out), "--on", "local", "--cpus", "1", "--json")
+    assert status == 0, errors
+    assert Path(json.loads(told)["page"]).is_file()
+    assert_same(tmp_path / "here", tmp_path / "there")
+    assert_same_numbers(tmp_path / "here" / "out" / "sweep.json", out / "sweep.json")
+
+
 def listens_at(process: psutil.Process) -> set[str]:
     """The addresses of this machine where a process hears others, if it is still there."""
     with suppress(psutil.Error):
@@ -107,7 +124,7 @@ def test_no_cluster_is_one_line(words: list[str], says: str, tiny_folder: Path, 
 
 
 def test_ray_is_an_extra(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "NEEDED", ("ray_that_nobody_has",))
+    monkeypatch.setattr("tenuto.cli.cluster.NEEDED", ("ray_that_nobody_has",))
     status, _, errors = call("prior", "build", str(write(tmp_path, tiny_folder)), "--on", "local")
     assert (status, errors) == (
         1,

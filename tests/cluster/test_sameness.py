@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from filelock import FileLock
 
 from tenuto.cluster.sameness import Shared, compare, fingerprint, look
 from tenuto.events import Event
 from tenuto.words import TenutoError
+from tests.cluster.machines import bits
 
 SHARED = [Shared(Path("/runs"), "the results", "name one on a disk that all machines share with --out")]
 INPUTS = [("concepts.c.images", Path("/pictures"))]
@@ -38,6 +40,12 @@ def test_an_unfit_machine_is_named(differs: dict[str, Any], says: str, tmp_path:
     with pytest.raises(TenutoError, match=says) as error:
         compare(replace(here, **differs), here, INPUTS, SHARED, heard.append)
     assert "\n" not in str(error.value)
+
+
+def test_tensors_are_the_same_by_their_bits() -> None:
+    zero = torch.zeros(2)
+    assert bits(zero) == bits(zero.clone())
+    assert len({bits(own) for own in (zero, -zero, zero.to(torch.float16), zero[None], zero.int())}) == 5
 
 
 def test_a_disk_without_locks_is_said(tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
-"""What the docs tell a reader to type exists: commands, options, targets, settings. `make docs-check` also runs it."""
+"""What the docs tell a reader to type exists: commands, options, targets, settings; and what was run of
+it (`make docs-check`) is what it says now."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ import tomli_w
 import typer
 import typer.main
 from tools.docs.blocks import LANGUAGES, PAGES, ROOT, Block, Command, blocks, commands, hidden, mentions
-from tools.docs.check import left
+from tools.docs.check import asked, left
+from tools.docs.record import keep, named, recorded
 from typer.core import TyperGroup
 
 from tenuto.cli.main import app
@@ -104,3 +106,27 @@ def test_no_block_is_unnamed_and_no_command_hides(page: Path) -> None:
 def test_what_is_left_out_of_the_check_stands_in_the_docs() -> None:
     assert left().keys() <= {command.text for command in COMMANDS}
     assert all(why.strip() for why in left().values())
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if asked(page, left())], ids=named)
+def test_what_was_run_is_what_stands_there(page: Path) -> None:
+    again = f"python -m tools.docs.check {page.stem}"
+    found = recorded().get(named(page))
+    if found is None:
+        pytest.skip(f"nobody has run its commands yet: {again}")
+    assert list(found["seconds"]) == list(dict.fromkeys(asked(page, left()))), f"since {found['date']}: {again}"
+
+
+def test_only_pages_that_have_commands_are_written_down() -> None:
+    assert recorded().keys() <= {named(page) for page in PAGES if asked(page, left())}
+
+
+def test_a_page_is_written_down_when_all_of_it_ran(tmp_path: Path) -> None:
+    page, other, file = PAGES[0], PAGES[1], tmp_path / "commands.json"
+    assert recorded(file) == {}
+    keep(page, {"tenuto audit a.toml": 1.234}, sound=True, file=file)
+    keep(other, {"tenuto run a.toml": 50.0}, sound=True, file=file)
+    assert recorded(file)[named(page)]["seconds"] == {"tenuto audit a.toml": 1.2}
+    assert {"torch", "python"} <= recorded(file)[named(page)]["versions"].keys()
+    keep(page, {"tenuto audit a.toml": 1.0}, sound=False, file=file)
+    assert list(recorded(file)) == [named(other)], "what fails now is not said to have run"

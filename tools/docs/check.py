@@ -4,7 +4,8 @@
 
 Each page gets a folder of its own with what `staged/` holds, a few pictures, LoRAs and checkpoints, and its titled
 blocks as files. What takes hours, GPUs or foreign programs is named in left.toml, with the reason, and nowhere else.
-Commands of tenuto are forks of this process, so that its libraries are imported once.
+Commands of tenuto are forks of this process, so that its libraries are imported once. A page that ran well is written
+down in docs/commands.json (`record.py`); the pages of QUICK are also run by tests/docs.
 """
 
 from __future__ import annotations
@@ -19,16 +20,20 @@ import sys
 import tempfile
 import time
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 from urllib.request import urlopen
 
-from tools.docs.blocks import PAGES, ROOT, Command, blocks, commands_in
+from tools.docs.blocks import PAGES, ROOT, Command, blocks, commands, commands_in
+from tools.docs.record import keep
 from tools.docs.stage import FILES, PROJECT, set_up
 
 from tenuto.cli.main import entry
 
+QUICK = ("moving", "lora-files")
+"""Pages whose commands take seconds each."""
 LEFT = Path(__file__).with_name("left.toml")
 SHOWN = 15
 """Lines of output that are shown of one that failed."""
@@ -41,23 +46,43 @@ def left() -> dict[str, str]:
     return {command: entry["why"] for entry in table["left"] for command in entry["commands"]}
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """A command was run."""
+
+    command: Command
+    seconds: float
+    error: str
+    """What it said, if it failed."""
+
+
+def asked(page: Path, skipped: Container[str]) -> list[str]:
+    """The commands of a page that are run, in its order."""
+    return [own.text for own in commands(page) if own.text not in skipped]
+
+
 def main(names: Sequence[str]) -> int:
-    """Run the pages' commands; the number that failed."""
+    """Run the pages' commands and write down what ran; the number that failed."""
+    failed = 0
+    for page, outcomes in run_pages(names):
+        wrong = [own for own in outcomes if own.error]
+        keep(page, {own.command.text: own.seconds for own in outcomes}, sound=not wrong)
+        failed += len(wrong)
+    print(f"{failed} failed" if failed else "all ran")
+    return failed
+
+
+def run_pages(names: Sequence[str]) -> Iterator[tuple[Path, list[Outcome]]]:
+    """Each page of these names (or every one) that has commands to run, with what came of them."""
     skipped = left()
-    failed: list[Command] = []
     with tempfile.TemporaryDirectory(prefix="tenuto-docs-") as place:
         for page in PAGES:
-            own = [each for block in blocks(page) if block.language == "sh" for each in commands_in(block)]
-            if (names and page.stem not in names) or all(each.text in skipped for each in own):
-                continue
-            stage = set_up(Path(place) / page.stem, Path(place) / "home")
-            failed += _run_page(page, stage, Path(place) / "home", skipped)
-    print(f"{len(failed)} failed" if failed else "all ran")
-    return len(failed)
+            if (not names or page.stem in names) and asked(page, skipped):
+                stage = set_up(Path(place) / page.stem, Path(place) / "home")
+                yield page, list(_run_page(page, stage, Path(place) / "home", skipped))
 
 
-def _run_page(page: Path, stage: Path, home: Path, skipped: dict[str, str]) -> list[Command]:
-    failed = []
+def _run_page(page: Path, stage: Path, home: Path, skipped: dict[str, str]) -> Iterator[Outcome]:
     for block in blocks(page):
         if block.title:
             (stage / block.title).write_text(block.text + "\n", encoding="utf-8")
@@ -69,11 +94,11 @@ def _run_page(page: Path, stage: Path, home: Path, skipped: dict[str, str]) -> l
                 continue
             began = time.monotonic()
             error = _run(command.text, stage, home)
-            print(f"{'FAILED ' if error else 'ran    '} {command}  {time.monotonic() - began:.0f} s", flush=True)
+            seconds = time.monotonic() - began
+            print(f"{'FAILED ' if error else 'ran    '} {command}  {seconds:.0f} s", flush=True)
             if error:
-                failed.append(command)
                 print("\n".join(error.splitlines()[-SHOWN:]), flush=True)
-    return failed
+            yield Outcome(command, seconds, error)
 
 
 def _run(text: str, stage: Path, home: Path) -> str:

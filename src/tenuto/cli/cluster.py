@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Protocol
 
 import typer
 
+from tenuto.cli.rooms import need
 from tenuto.words import TenutoError
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ AtOnce = Annotated[
     typer.Option(min=1, help="Without --on: tasks at once here, each in a process with its share of the threads."),
 ]
 RETRIES = 3
+NEEDED = ("ray", "grpc")
+"""What the extra brings."""
 
 
 class Engage(Protocol):
@@ -49,6 +52,7 @@ def engaged(
         return
     if at_once > 1:
         raise TenutoError("--at-once is for this machine; with --on, as many tasks run as the machines have room for")
+    need("cluster", NEEDED, f"--on {on}")
     from tenuto.cluster.connection import joined
     from tenuto.cluster.settings import ClusterSettings
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from tenuto.cli.guard import guarded
+from tenuto.cli.rooms import need
 from tenuto.words import TenutoError
 
 NEEDED = ("starlette", "uvicorn", "psutil")
@@ -31,8 +31,7 @@ def web(
 ) -> None:
     """A page to work in: pictures, prior set, training, comparison. It listens on this machine alone."""
     with guarded(quiet=True):
-        if missing := [name for name in NEEDED if find_spec(name) is None]:
-            raise TenutoError(f'tenuto web: {", ".join(missing)} not installed; pip install "tenuto[web]"')
+        need("web", NEEDED, "tenuto web")
         from tenuto.web.serve import serve
 
         serve(

@@ -9,7 +9,6 @@ import socket
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.util import find_spec
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -18,10 +17,9 @@ from tenuto.words import TenutoError
 
 CLIENT_PORT = 10001
 """Where a head listens for terminals."""
-NEEDED = ("ray", "grpc")
-"""What the extra brings."""
-QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS_SKIP_REGEX": "."}
-"""Nothing is sent anywhere; what Ray would print of its workers, we say ourselves."""
+QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS_SKIP_REGEX": ".", "RAY_ENABLE_AUTO_CONNECT": "0"}
+"""Nothing is sent anywhere; what Ray would print of its workers, we say ourselves; and where the head is gone, Ray does
+not start one of its own on this machine."""
 ALONE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_worker_niceness": "0"}
 """By this Ray listens on 127.0.0.1 alone, on every system; and its workers count as much as what else runs here."""
 TRIES = 3
@@ -32,9 +30,7 @@ REACHED = 5.0
 
 @contextmanager
 def joined(on: str) -> Iterator[None]:
-    """Work with Ray inside the block. Raises TenutoError when it is not installed or nobody answers."""
-    if missing := [name for name in NEEDED if find_spec(name) is None]:
-        raise TenutoError(f'--on {on}: {", ".join(missing)} not installed; pip install "tenuto[cluster]"')
+    """Work with Ray inside the block. Raises TenutoError when nobody answers."""
     where = (
         {"address": LOCAL, "num_cpus": _cpus(), "include_dashboard": False} if on == LOCAL else {"address": _head(on)}
     )
@@ -93,6 +89,7 @@ def _start(on: str, where: dict[str, Any]) -> Any:
 
 def _enter(ray: Any, where: dict[str, Any]) -> None:
     """Ray waits half a minute for a head, and a busy one answers later: it is asked again."""
+    logging.getLogger("ray").setLevel(logging.CRITICAL)  # its client has no other way to be told
     for left in reversed(range(TRIES)):
         try:
             with warnings.catch_warnings():

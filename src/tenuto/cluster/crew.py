@@ -11,6 +11,7 @@ import ray
 from ray.exceptions import OutOfMemoryError, RayError, RayTaskError, TaskCancelledError
 
 from tenuto.cluster.away import Finished, Halted, Refused, Terms, carry_out
+from tenuto.cluster.head import is_there, last_line, reached
 from tenuto.cluster.line import BEGUN, Post
 from tenuto.cluster.machines import Share, machines
 from tenuto.events import Event, Listener, note, warn
@@ -32,22 +33,18 @@ AT_HEAD: dict[str, Any] = {
 class Crew:
     """Runs tasks on a cluster: each where there is room for it, and again where its worker died."""
 
-    def __init__(self, share: Share, terms: Terms, retries: int) -> None:
-        self.share, self.terms, self.retries = share, terms, retries
+    def __init__(self, on: str, share: Share, terms: Terms, retries: int) -> None:
+        self.on, self.share, self.terms, self.retries = on, share, terms, retries
         self.post = ray.remote(Post).options(**AT_HEAD).remote()
         self.numbers = count()
 
     def __call__(self, tasks: Sequence[Task[T]], listener: Listener, stop: Callable[[], bool]) -> list[T]:
         if not tasks:
             return []
-        room = sum(self.share.on(machine) for machine in machines())
-        copies = [max(1, room // len(tasks)) if task.together else 1 for task in tasks]
-        try:
+        with reached(self.on):
+            room = sum(self.share.on(machine) for machine in machines())
+            copies = [max(1, room // len(tasks)) if task.together else 1 for task in tasks]
             return _Work(self, tasks, copies, listener).run(stop)
-        except (ConnectionError, RayError) as error:
-            raise TenutoError(
-                f"the cluster's head is gone ({_line(error)}); the same command goes on from what was saved"
-            ) from error
 
 
 class Errand(NamedTuple):
@@ -90,7 +87,7 @@ class _Work(Generic[T]):
                     self._collect(self.under_way.pop(reference), reference)
                 self.tally.tell()
         finally:
-            for reference in self.under_way:
+            for reference in self.under_way if is_there() else ():
                 ray.cancel(reference, force=True)
         if self.refusal:
             raise TenutoError(self.refusal)
@@ -130,7 +127,7 @@ class _Work(Generic[T]):
         except TaskCancelledError:
             return
         except RayTaskError as error:
-            raise RuntimeError(f"{name}: {_line(error)}") from error
+            raise RuntimeError(f"{name}: {last_line(error)}") from error
         except RayError as error:
             self._lost(
                 errand, "out of memory" if isinstance(error, OutOfMemoryError) else "killed, or its machine is gone"
@@ -152,15 +149,11 @@ class _Work(Generic[T]):
             return
         if times > retries:
             self.refusal = (
-                f"{name}: its worker died {times} times ({why}); give each task more of a machine (--cpus, "
-                "--gpus), or see what else uses its memory; the same command goes on from what was saved"
+                f"{name}: its worker died ({why}), and none of {retries} retries is left; see what else uses its "
+                "machine's memory, or give --retries, or each task more of a machine (--cpus, --gpus); the same "
+                "command goes on from what was saved"
             )
             return
         again = f"it begins again from what was saved ({times} of {retries})"
         warn(self.listener, f"{name}: its worker died ({why}); {again}")
         self._send(errand)
-
-
-def _line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[-1] if lines else type(error).__name__

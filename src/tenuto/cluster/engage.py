@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tenuto.cluster.away import Terms
 from tenuto.cluster.crew import Crew
+from tenuto.cluster.head import reached
 from tenuto.cluster.machines import machines, share_of
 from tenuto.cluster.sameness import Shared, check
 from tenuto.cluster.settings import ClusterSettings
@@ -24,15 +25,16 @@ def engage(settings: ClusterSettings, projects: Sequence[Project], folder: Path,
 
     Every machine that has room for a task is asked whether it is fit for them. Raises TenutoError.
     """
-    found = machines()
-    share = share_of(settings, found, {own.base.device for own in projects})
-    able = [machine for machine in found if share.on(machine)]
-    check(able, _inputs(projects), _shared(projects, folder), listener)
-    slots = sum(share.on(machine) for machine in able)
-    note(listener, f"machines: {len(able)}; tasks at once: {slots}, each on {share}")
-    home = {"TENUTO_HOME": str(cache_home().absolute())} if _shares_home(projects) else {}
-    terms = Terms(folder.absolute() / "claims", share.cpus, home | ({} if share.gpus else NO_GPU))
-    return Crew(share, terms, settings.retries)
+    with reached(settings.on):
+        found = machines()
+        share = share_of(settings, found, {own.base.device for own in projects})
+        able = [machine for machine in found if share.on(machine)]
+        check(able, _inputs(projects), _shared(projects, folder), listener)
+        slots = sum(share.on(machine) for machine in able)
+        note(listener, f"machines: {len(able)}; tasks at once: {slots}, each on {share}")
+        home = {"TENUTO_HOME": str(cache_home().absolute())} if _shares_home(projects) else {}
+        terms = Terms(folder.absolute() / "claims", share.cpus, home | ({} if share.gpus else NO_GPU))
+        return Crew(settings.on, share, terms, settings.retries)
 
 
 def _shares_home(projects: Sequence[Project]) -> bool:
