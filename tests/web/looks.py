@@ -32,7 +32,7 @@ return [...document.body.querySelectorAll("*")]
 """
 """Text of any size, on whatever lies under it, with less contrast than WCAG's AA asks for; in plain ink: AAA."""
 HEADS = """
-const text = (own) => own.innerText.trim().split("\n")[0];
+const text = (own) => own.innerText.trim().split("\\n")[0];
 return [...document.querySelectorAll("h1, h2, summary, label")].filter((own) => own.checkVisibility()).map(text);
 """
 READ = """
