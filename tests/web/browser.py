@@ -26,6 +26,10 @@ needs_chromium = pytest.mark.skipif(
 )
 
 
+SETTLED = """
+const state = document.querySelector("[data-run-state]");
+return [...document.images].every((own) => own.complete) && state?.textContent !== "…";
+"""
 PROVOKED = ("status of 400", "ERR_CONNECTION_REFUSED")
 
 
@@ -118,7 +122,9 @@ class Browser:
         return self.until(saved, what="the whole file")  # type: ignore[no-any-return]
 
     def shoot(self, file: Path) -> None:
-        """A picture of the whole page, as long as it is."""
+        """A picture of the whole page, as long as it is, when it has all that it fetches."""
+        self.run("for (const own of document.images) own.loading = 'eager'")
+        self.until(lambda: self.run(SETTLED), what="all of the page")
         whole = self.driver.execute_cdp_cmd("Page.getLayoutMetrics", {})["cssContentSize"]
         wanted = {"captureBeyondViewport": True, "clip": {**whole, "scale": 1}}
         shot = self.driver.execute_cdp_cmd("Page.captureScreenshot", wanted)
