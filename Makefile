@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 TESTS = $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder --ignore tests/cluster
 
-.PHONY: install demo test test-whole check evidence leaderboard article prior-bench bench big endure docs docs-check clean
+.PHONY: install demo test test-whole shots check evidence leaderboard article prior-bench bench big endure docs docs-check clean
 
 install: .venv/installed
 
@@ -24,6 +24,9 @@ test: install      ## all but whole jobs; three files at a time, for two cores: 
 test-whole: install  ## whole jobs: the page in Chromium, sweeps, several processes; then Ray, which wants the machine for itself
 	$(TESTS) -m "whole and not slow"
 	$(BIN)/python -m pytest tests/cluster
+
+shots: install     ## a picture of every page, large and small, light and dark: build/shots
+	TENUTO_SHOTS=build/shots $(BIN)/python -m pytest -n0 tests/web/test_walk.py
 
 check: install     ## format, lint, types, import order, all tests
 	$(BIN)/ruff format --check src tests tools benchmarks

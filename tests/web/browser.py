@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import shutil
 import time
+from base64 import b64decode
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,6 +26,10 @@ needs_chromium = pytest.mark.skipif(
 )
 
 
+SETTLED = """
+const state = document.querySelector("[data-run-state]");
+return [...document.images].every((own) => own.complete) && state?.textContent !== "…";
+"""
 PROVOKED = ("status of 400", "ERR_CONNECTION_REFUSED")
 
 
@@ -101,6 +107,28 @@ class Browser:
         own = self.find(selector)
         own.clear()
         own.send_keys(text)
+
+    def download(self, selector: str, folder: Path) -> Path:
+        """Presses a link, and waits until the browser has saved the whole file that it leads to in an empty folder."""
+        wanted = {"behavior": "allow", "downloadPath": str(folder)}
+        self.driver.execute_cdp_cmd("Browser.setDownloadBehavior", wanted)
+        self.until(lambda: (self.click(self.find(selector)), True)[1], what=selector)
+
+        def saved() -> Path | None:
+            found = list(folder.iterdir())
+            under_way = [own for own in found if own.suffix == ".crdownload" or own.name.startswith(".")]
+            return found[0] if found and not under_way else None
+
+        return self.until(saved, what="the whole file")  # type: ignore[no-any-return]
+
+    def shoot(self, file: Path) -> None:
+        """A picture of the whole page, as long as it is, when it has all that it fetches."""
+        self.run("for (const own of document.images) own.loading = 'eager'")
+        self.until(lambda: self.run(SETTLED), what="all of the page")
+        whole = self.driver.execute_cdp_cmd("Page.getLayoutMetrics", {})["cssContentSize"]
+        wanted = {"captureBeyondViewport": True, "clip": {**whole, "scale": 1}}
+        shot = self.driver.execute_cdp_cmd("Page.captureScreenshot", wanted)
+        file.write_bytes(b64decode(shot["data"]))
 
     def slide(self, selector: str, value: float) -> None:
         script = "arguments[0].value = arguments[1]; arguments[0].dispatchEvent(new Event('input', {bubbles: true}))"

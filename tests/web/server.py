@@ -96,9 +96,10 @@ def serving(*folders: Path, login: Login | None = None, local: bool = True) -> I
         thread.join(timeout=20)
 
 
-def started(folder: Path, port: int = 0, host: str = "127.0.0.1") -> tuple[subprocess.Popen[str], str]:
-    """`tenuto web` as a process of its own: (process, address)."""
-    command = [sys.executable, "-m", "tenuto", "web", "--root", str(folder), "--port", str(port), "--host", host]
+def started(folder: Path, *more: str, port: int = 0, host: str = "127.0.0.1") -> tuple[subprocess.Popen[str], str]:
+    """`tenuto web` as a process of its own: (process, address). more: further options."""
+    own = ["--root", str(folder), "--port", str(port), "--host", host, *more]
+    command = [sys.executable, "-m", "tenuto", "web", *own]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     assert process.stdout is not None
     line = process.stdout.readline()

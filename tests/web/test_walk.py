@@ -7,10 +7,11 @@ light and dark.
 from __future__ import annotations
 
 import json
+import os
+import re
 import shutil
 import subprocess
 import tomllib
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from selenium.webdriver.common.keys import Keys
 from tenuto.cli.demo import write_set
 from tenuto.web.core import TABS
 from tests.web.browser import Browser, chromium, needs_chromium
+from tests.web.looks import DARK, HARD_TO_READ, HEADS, NAMELESS, OUTSIDE, READ
 from tests.web.server import started
 
 pytestmark = [needs_chromium, pytest.mark.timeout(1800)]
@@ -36,6 +38,7 @@ QUICK = {
     "training.sample_every": "12",
     "training.adapter.rank": "2",
     "prior.sampler.steps": "2",
+    "prior.batch": "1",
     "comparison.seeds": "0",
     "comparison.prompts": "1",
     "comparison.drift_prompts": "2",
@@ -151,6 +154,9 @@ def test_the_whole_way(browser: Browser, page: Page, workspace: Path) -> None:
     browser.see("caption saved")
     assert "indoors2" in caption.read_text()
 
+    project = tomllib.loads((workspace / "runs" / "my-jar" / "project.toml").read_text())
+    assert project["training"] == {"sample_every": 1}, "pictures while it trains, unless told not to"
+
     # settings: what is wrong is said at its place; then small numbers
     browser.press("Settings")
     browser.write("[name='training.batch']", "many")
@@ -178,9 +184,24 @@ def test_the_whole_way(browser: Browser, page: Page, workspace: Path) -> None:
     assert kept["prior"]["ratio"] == 0.5
     assert "per_image" not in kept["prior"]
     assert "weight" not in kept["regularizers"]["cached_prior"], "only what was touched"
+
+    # the prior set: its pictures come one by one; stopped, and gone on with
+    made = workspace / "runs" / "my-jar" / "prior"
+    figures = "return document.querySelectorAll('[data-gallery] figure').length"
     browser.press("Build the prior set")
-    browser.until(lambda: browser.driver.find_elements("css selector", "[data-gallery] figure"), 300, "a prior image")
+    browser.until(lambda: list(made.glob("*.png")), 300, "a prior image")
+    run = process_of(workspace)
+    run.suspend()
+    first = browser.until(lambda: browser.run(figures), 60, "a prior image on the page")
+    browser.press("Stop")
+    browser.run_is("Stopping", 60)
+    run.resume()
+    browser.run_is("Stopped", 120)
+    assert len(list(made.glob("*.png"))) < int(browser.find("[data-cost-images]").text), "it was stopped on the way"
+    browser.press("Go on building")
+    browser.until(lambda: browser.run(figures) > first, 300, "more pictures than before")
     browser.run_is("Done", 300)
+    browser.until(lambda: browser.run(figures) == int(browser.find("[data-cost-images]").text), what="all of them")
 
     # training: stopped, gone on with; the page loaded again; its server killed
     browser.press("3\nTraining")
@@ -207,6 +228,15 @@ def test_the_whole_way(browser: Browser, page: Page, workspace: Path) -> None:
         "headers: {'content-type': 'application/json', 'x-tenuto': 'page'}}).then((a) => a.json()).then(done)"
     )
     assert "already" in answer["error"], "two tabs start one run"
+    # another project waits its turn, and is taken out again
+    other = workspace / "runs" / "other"
+    other.mkdir()
+    shutil.copy(workspace / "runs" / "my-jar" / "project.toml", other)
+    browser.open(f"{url}/p/other/training")
+    browser.press("Start")
+    browser.run_is("Waiting in the queue", 60)
+    browser.press("Take out")
+    browser.run_is("Stopped", 60)
     browser.driver.close()
     browser.driver.switch_to.window(second)
     browser.driver.refresh()
@@ -214,22 +244,27 @@ def test_the_whole_way(browser: Browser, page: Page, workspace: Path) -> None:
     page.server.kill()
     page.server.wait()
     browser.see("a run goes on without it")
-    page.server, _ = started(workspace, int(url.rpartition(":")[2]))
+    page.server, _ = started(workspace, port=int(url.rpartition(":")[2]))
     run.resume()
     browser.run_is("Done", 600)
     browser.until(lambda: browser.driver.find_elements("css selector", ".chart path"), what="curves")
     assert "Drift" in browser.text()
+    browser.find("[data-samples] figure img")
+    assert not browser.driver.find_element("css selector", "[data-samples-empty]").is_displayed()
 
     # the LoRA, the comparison, the report, and back into the project
-    link = browser.find("a[download]").get_attribute("href")
-    with urllib.request.urlopen(link) as file:
-        (workspace / "got.safetensors").write_bytes(file.read())
-    with safe_open(workspace / "got.safetensors", framework="pt") as opened:
+    (workspace / "got").mkdir()
+    got = browser.download("[data-made] li:has(.is-held) a[download]", workspace / "got")
+    assert got.name == "my-jar.safetensors"
+    with safe_open(got, framework="pt") as opened:
         assert opened.metadata()["tenuto_triggers"] == "jorbik"
+        assert all(opened.get_tensor(name).isfinite().all() for name in opened.keys())  # noqa: SIM118
     browser.press("4\nCompare")
     frame = browser.find(".ba-frame")
     browser.slide(".ba input", 20)
     assert "20%" in str(frame.get_attribute("style"))
+    browser.find(".ba input").send_keys(Keys.ARROW_RIGHT)
+    assert "21%" in str(frame.get_attribute("style")), "by the keyboard too"
     browser.until(lambda: abs(frame.rect["width"] - browser.find(".ba input").rect["width"]) < 2, what="one width")
     first = browser.find("[data-strip-arm]").get_attribute("src")
     browser.slide("[data-strip]", 2)
@@ -255,29 +290,23 @@ def process_of(workspace: Path) -> psutil.Process:
     return psutil.Process(json.loads(newest.read_text())["pid"])
 
 
-VIEWS = ("p/my-jar/compare?view=second", "p/my-jar/compare?view=elsewhere")
-PAGES = ("", "new", "runs", "methods", "import", *(f"p/my-jar/{name}" for name, _ in TABS), *VIEWS)
-READABLE = """
-const style = getComputedStyle(document.body);
-const light = (colour) => {
-  const [r, g, b] = colour.match(/\\d+/g).map((value) => (value / 255) ** 2.2);
-  return 0.2126 * r + 0.7152 * g + 0.0722 * b;
-};
-const [paper, ink] = [light(style.backgroundColor), light(style.color)];
-return [(Math.max(paper, ink) + 0.05) / (Math.min(paper, ink) + 0.05), paper < 0.2];
-"""
-"""(contrast of the text, whether the paper is dark)"""
-NAMELESS = """
-const words = (own) => own.ariaLabel || own.labels?.length || own.textContent.trim() || own.title;
-const named = (own) => words(own) || own.querySelector('[alt]');
-return [...document.querySelectorAll('input, select, textarea, button, a, summary, [tabindex]')]
-  .filter((own) => own.checkVisibility() && own.id !== 'main' && !named(own)).map((own) => own.outerHTML);
-"""
-"""What can be reached and has no name to be read aloud."""
-OUTSIDE = """
-const names = performance.getEntriesByType('resource').map((own) => own.name);
-return names.filter((name) => !name.startsWith(location.origin) && !name.startsWith('data:'));
-"""
+PAGES = {
+    "": "Teach a model one new thing.",
+    "new": "New project",
+    "runs": "Runs",
+    "methods": "Methods",
+    "import": "Import",
+    "p/my-jar/pictures": "Change many captions at once",
+    "p/my-jar/prior": "Three numbers",
+    "p/my-jar/training": "Pictures while it trains",
+    "p/my-jar/compare": "Before and after",
+    "p/my-jar/settings": "Find a setting",
+    "p/my-jar/compare?view=second": "Beside another LoRA",
+    "p/my-jar/compare?view=elsewhere": "On another checkpoint",
+}
+"""Every page, and a heading of it."""
+SHOTS = os.environ.get("TENUTO_SHOTS", "")
+"""A folder, where pictures of every page are wanted."""
 FOCUSED = "const own = document.activeElement; return [own.innerText.trim(), own.matches(':focus-visible')]"
 MAIN = {
     "": "New project",
@@ -294,17 +323,32 @@ MAIN = {
 def test_every_page_fits(browser: Browser, page: Page, width: int, height: int, dark: bool) -> None:
     browser.size(width, height, dark)
     browser.complaints()
-    for name in PAGES:
+    read: set[str] = set()
+    assert {f"p/my-jar/{name}" for name, _ in TABS} <= PAGES.keys()
+    for name, heading in PAGES.items():
         browser.open(f"{page.url}/{name}")
+        assert heading in browser.run(HEADS)
+        assert "This did not work" not in browser.text()
         wide = browser.run("return [document.documentElement.scrollWidth, innerWidth]")
         assert wide[0] <= wide[1], f"/{name} scrolls sideways"
-        contrast, is_dark = browser.run(READABLE)
-        assert contrast > 7, f"/{name} is hard to read"
-        assert is_dark is dark
+        assert browser.run(DARK) is dark
+        assert browser.run(HARD_TO_READ) == [], f"/{name}"
+        read.update(browser.run(READ))
         assert browser.run("return [...document.images].every((own) => own.hasAttribute('alt'))")
         assert browser.run(OUTSIDE) == [], "nothing is fetched from anywhere else"
         assert browser.run(NAMELESS) == []
+        if SHOTS:
+            browser.shoot(shot_of(name, width, dark))
+    assert len(read) == 4, "small text, badges, main buttons and soft text were all among it"
     assert browser.complaints() == []
+
+
+def shot_of(name: str, width: int, dark: bool) -> Path:
+    """Where the picture of a page goes."""
+    folder = Path(SHOTS)
+    folder.mkdir(parents=True, exist_ok=True)
+    words = re.sub(r"[^a-z]+", "-", name.removeprefix("p/my-jar/")) or "home"
+    return folder / f"{words}-{width}-{'dark' if dark else 'light'}.png"
 
 
 def test_a_dropped_config_becomes_a_project(browser: Browser, page: Page, workspace: Path) -> None:

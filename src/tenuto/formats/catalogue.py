@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -48,16 +48,23 @@ EXPORTS: dict[str, Callable[[PriorSet, Path], Exported]] = {
 
 
 def import_project(
-    path: Path, target: Path, *, system: str | None = None, extra: str = "", may_read: Readable = lambda _: True
+    path: Path,
+    target: Path,
+    *,
+    system: str | None = None,
+    extra: str = "",
+    may_read: Readable = lambda _: True,
+    home: Path | None = None,
 ) -> Imported:
     """A foreign config as a project whose file will lie in `target`.
 
     system: a key of SYSTEMS; None: found out from the content. extra: further options that win over those of the
     file, as text ("--network_dim 8") or the name of a file that holds them. may_read: asked before a file or folder is
-    looked at; what may not be read counts as not there. Raises TenutoError.
+    looked at; what may not be read counts as not there. home: where its relative paths begin, if not where it lies.
+    Raises TenutoError.
     """
     with reading_only(may_read):
-        source = open_source(path)
+        source = replace(open_source(path), home=home)
         found = _system(source, system)
         return SYSTEMS[found].read(source, _extra(extra), target.resolve())
 

@@ -18,7 +18,8 @@ from tenuto.formats.values import above_zero, at_least_zero, flag, number, read_
 from tenuto.words import TenutoError
 
 NAME = "d8"
-CONFIG, CONCEPTS = "db_config.json", "concepts_list.json"
+CONFIG, CONCEPTS = FILES = ("db_config.json", "concepts_list.json")
+"""What is read out of the folder of a model."""
 
 PRIOR = ("prior_loss_weight", "prior_loss_scale", "prior_loss_target", "prior_loss_weight_min")
 DEAD_WEIGHT = (
@@ -81,13 +82,9 @@ def _both(draft: Draft, source: Source) -> tuple[dict[str, Any], list[Any]]:
 def _beside(draft: Draft, source: Source) -> list[Any]:
     """D8's other files in the same folder."""
     found = []
-    for name in (CONFIG, CONCEPTS):
-        path = source.folder / name
-        if (
-            path.is_file()
-            and path != source.path
-            and (source.kind == "folder" or source.path.name in (CONFIG, CONCEPTS))
-        ):
+    for name in FILES:
+        path = source.beside / name
+        if path.is_file() and path != source.path and (source.kind == "folder" or source.path.name in FILES):
             found.append(open_source(path).data)
             draft.leave("the file", name, "lies beside it and was read too")
     return found

@@ -50,10 +50,17 @@ class Source:
     """Of JSON and TOML files."""
     repaired: str = ""
     """What had to be mended to read it."""
+    home: Path | None = None
+    """What relative paths in it are relative to, where it was brought here without what it names."""
 
     @property
     def folder(self) -> Path:
         """What relative paths in it are relative to."""
+        return self.home or self.beside
+
+    @property
+    def beside(self) -> Path:
+        """Where its other files lie."""
         return self.path if self.kind == "folder" else self.path.parent
 
 

@@ -130,11 +130,13 @@ function startImport() {
     $("[data-toml]").textContent = found.toml;
     $("[data-imported]").scrollIntoView({ block: "start" });
   };
-  const take = async (own) => {
-    if (!own) return;
-    if (own.size > 4 * 2 ** 20) return say("That is too large for a config.", true);
-    given = { file: own.name, text: await own.text() };
-    $("b", drop).textContent = own.name;
+  const take = async (name, texts) => {
+    try {
+      given = { file: name, ...await texts };
+    } catch (error) {
+      return say(error.message, true);
+    }
+    $("b", drop).textContent = name;
     look();
   };
   form.addEventListener("submit", (event) => {
@@ -149,12 +151,41 @@ function startImport() {
   drop.addEventListener("click", () => file.click());
   drop.addEventListener("keydown", (event) => ["Enter", " "].includes(event.key) && (event.preventDefault(), file.click()));
   file.addEventListener("click", (event) => event.stopPropagation());
-  file.addEventListener("change", () => take(file.files[0]));
+  file.addEventListener("change", () => file.files.length && take(file.files[0].name, one(file.files[0])));
   for (const [name, over] of [["dragover", true], ["dragleave", false], ["drop", false]]) {
     drop.addEventListener(name, (event) => {
       event.preventDefault();
       drop.classList.toggle("over", over);
-      if (name === "drop") take(event.dataTransfer.files[0]);
+      if (name !== "drop") return;
+      const entry = event.dataTransfer.items[0]?.webkitGetAsEntry?.(), [own] = event.dataTransfer.files;
+      if (entry?.isDirectory) take(entry.name, known(entry, drop.dataset.known.split(" ")));
+      else if (own) take(own.name, one(own));
+      else say("No file was dropped; choose one, or give its path.", true);
     });
   }
+}
+
+const LARGEST = 4 * 2 ** 20;
+
+/** The text of a file. Throws what can be said to the person. */
+async function text(file) {
+  if (file.size > LARGEST) throw new Error(`${file.name}: too large for a config`);
+  try {
+    return await file.text();
+  } catch {
+    throw new Error(`${file.name}: cannot be read here; choose the file, or give its path`);
+  }
+}
+
+const one = async (file) => ({ text: await text(file) });
+
+/** What a folder has of the files that are known, by name. */
+async function known(folder, names) {
+  const found = {};
+  for (const name of names) {
+    const entry = await new Promise((done) => folder.getFile(name, {}, done, () => done(null)));
+    if (entry) found[name] = await text(await new Promise((done, fail) => entry.file(done, fail)));
+  }
+  if (!Object.keys(found).length) throw new Error(`${folder.name}: holds no ${names.join(" and no ")}; drop the config itself, or give the folder's path`);
+  return { folder: found };
 }

@@ -98,7 +98,9 @@ function showTraining(found) {
   made.replaceChildren(...(found.made || []).map(madeRow));
   $$("a", made).find((own) => own.getAttribute("href") === focused)?.focus();
   const samples = (found.made || []).flatMap((own) => own.samples.map((sample) => ({ ...sample, name: `${own.arm}, seed ${own.seed}, update ${Number(sample.name.split("-")[0])}` })));
-  fill($("[data-samples]"), samples.map((own) => ({ id: own.url, url: own.url, text: own.name })));
+  const drawn = $("[data-samples]");
+  fill(drawn, samples.map((own) => ({ id: own.url, url: own.url, text: own.name })));
+  $("[data-samples-empty]").hidden = Boolean(drawn.childElementCount);
   $("[data-notes]").replaceChildren(...found.notes.map((own) => element("li", { className: own.kind === "warning" ? "warn" : "", textContent: own.text })));
 }
 

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from secrets import token_hex
+from shutil import rmtree
 from typing import Any
 
+from pydantic import Field
 from starlette.responses import Response
 
 from tenuto.files import write_text
 from tenuto.formats.catalogue import SYSTEMS, import_project
+from tenuto.formats.d8 import FILES
 from tenuto.formats.imported import Imported, grouped, shown
 from tenuto.project.file import project_in
 from tenuto.web.core import Answer, Call
@@ -19,21 +25,23 @@ from tenuto.web.views.files import CHOICES
 from tenuto.words import Settings, TenutoError
 
 LARGEST = 4 << 20
-"""Characters of a dropped config."""
+"""Characters of what was dropped."""
 
 
 class Given(Settings):
-    """A path below the roots, or a dropped file's name and text."""
+    """A path below the roots, a dropped file's name and text, or what was in a dropped folder."""
 
     path: str = ""
     file: str = ""
     text: str = ""
+    folder: dict[str, str] = Field(default_factory=dict)
+    """Name -> text of the files that are known: a folder of other trainers is given by its path."""
     name: str = ""
     """Of the new project; empty: only look."""
 
 
 def imports(call: Call) -> Response:
-    return call.page("import.html.j2", systems=SYSTEMS)
+    return call.page("import.html.j2", systems=SYSTEMS, known=FILES)
 
 
 def take(call: Call, body: Given) -> Answer:
@@ -56,17 +64,41 @@ def take(call: Call, body: Given) -> Answer:
 def _read(body: Given, place: Place, roots: Roots) -> Imported:
     if body.path:
         return import_project(roots.allowed(body.path), place.folder, may_read=roots.holds)
-    suffix = Path(body.file).suffix.lower()
-    if suffix not in CHOICES["config"]:
-        raise TenutoError(f"{Path(body.file).name[:60]!r}: no config; give {', '.join(sorted(CHOICES['config']))}")
-    if len(body.text) > LARGEST:
-        raise TenutoError(f"{Path(body.file).name[:60]}: too large for a config")
-    file = roots.workspace / f".dropped-{token_hex(8)}{suffix}"  # what it names is looked for from the workspace
+    texts = _in_folder(body.folder) if body.folder else {f"dropped{_ending(body.file)}": body.text}
+    name = Path(body.file).name
+    if sum(map(len, texts.values())) > LARGEST:
+        raise TenutoError(f"{name[:60]}: too large for a config")
+    with _laid_down(texts, roots.workspace) as folder:
+        given = folder if body.folder else folder / next(iter(texts))
+        # what it names is looked for from the workspace
+        read = import_project(given, place.folder, may_read=roots.holds, home=roots.workspace)
+    return replace(read, source=Path(name))
+
+
+@contextmanager
+def _laid_down(texts: Mapping[str, str], workspace: Path) -> Iterator[Path]:
+    """A folder that holds them, for as long as they are read."""
+    folder = workspace / f".dropped-{token_hex(8)}"
+    folder.mkdir()
     try:
-        file.write_text(body.text, encoding="utf-8")
-        return import_project(file, place.folder, may_read=roots.holds)
+        for name, text in texts.items():
+            (folder / name).write_text(text, encoding="utf-8")
+        yield folder
     finally:
-        file.unlink(missing_ok=True)
+        rmtree(folder, ignore_errors=True)
+
+
+def _in_folder(texts: Mapping[str, str]) -> Mapping[str, str]:
+    if other := sorted(texts.keys() - set(FILES)):
+        raise TenutoError(f"{other[0][:60]!r}: not read out of a dropped folder; give {' and '.join(FILES)}")
+    return texts
+
+
+def _ending(file: str) -> str:
+    ending = Path(file).suffix.lower()
+    if ending not in CHOICES["config"]:
+        raise TenutoError(f"{Path(file).name[:60]!r}: no config; give {', '.join(sorted(CHOICES['config']))}")
+    return ending
 
 
 def _write(imported: Imported, place: Place, roots: Roots) -> None:

@@ -16,6 +16,7 @@ from tenuto.web.guard import token_of
 from tenuto.web.login import COOKIE, LASTS
 from tenuto.web.places import DEMO, Place, new_place, own_place, places
 from tenuto.web.roots import Roots
+from tenuto.web.samples import PICTURES, passes, sampling
 from tenuto.web.story import reports_of
 from tenuto.web.views.concepts import KINDS, NewConcept, concept_table
 from tenuto.words import Settings, TenutoError
@@ -33,6 +34,8 @@ class NewProject(NewConcept):
     """The beginner's form: a concept and its checkpoint."""
 
     model: str
+    samples: bool = False
+    """Draw pictures while it trains."""
     go: bool = False
     """Start at once, where the audit finds no error."""
 
@@ -68,7 +71,9 @@ def _facts(place: Place, roots: Roots) -> dict[str, Any]:
 
 
 def new(call: Call) -> Response:
-    return call.page("new.html.j2", kinds=KINDS, models=[*BASES, *_checkpoints(call.studio.roots)])
+    return call.page(
+        "new.html.j2", kinds=KINDS, models=[*BASES, *_checkpoints(call.studio.roots)], samples=PICTURES, passes=passes()
+    )
 
 
 def create(call: Call, body: NewProject) -> Answer:
@@ -77,7 +82,8 @@ def create(call: Call, body: NewProject) -> Answer:
     place = new_place(roots, body.name or folder.name)
     concept = concept_table(body, place.key, folder, place, roots)
     model = checkpoint(body.model.strip(), roots)
-    place.save({"base": {"model": model}, "concepts": [concept]}, roots)
+    drawn = sampling(folder) if body.samples else {}
+    place.save({"base": {"model": model}, "concepts": [concept], **drawn}, roots)
     if not body.go:
         return {"go": f"/p/{place.key}/pictures"}
     try:

@@ -27,7 +27,8 @@ class Which(Settings):
 
 
 def training(call: Call) -> Response:
-    return call.page("training.html.j2", place=call.place, tab="training")
+    every = call.project.training.sample_every
+    return call.page("training.html.j2", place=call.place, tab="training", every=every)
 
 
 def start(call: Call, body: Start) -> Answer:
