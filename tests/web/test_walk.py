@@ -293,10 +293,10 @@ def two_windows_on_the_settings(browser: Browser, url: str, project: Path) -> No
     browser.run("document.querySelector('[data-settings]').reset()")
     browser.driver.refresh()
     assert browser.find("[name='concepts.0.name']").get_attribute("value") == "tests"
-    browser.write("[name='seed']", "3")
+    browser.write("[name='training.steps']", "3")
     browser.press("Save")
     browser.until(lambda: browser.find(".toast").text == "saved", what="that it is saved")
-    assert tomllib.loads(project.read_text())["seed"] == 3
+    assert tomllib.loads(project.read_text())["training"]["steps"] == 3
     project.write_text(tomli_w.dumps({**tomllib.loads(project.read_text()), "concepts": before}))
     browser.open(f"{url}/p/my-jar/pictures")
 

@@ -65,7 +65,7 @@ class Call:
 
     @property
     def seen(self) -> str:
-        """The mark of the project file, taken before it is read: a page never shows less than its mark says."""
+        """The mark of the project file, taken before it is read: what is written in between is noticed, too."""
         return self._opened[1]
 
     @property
