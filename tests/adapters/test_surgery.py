@@ -15,9 +15,19 @@ from torch import Tensor
 from tenuto.adapters.checkpoints import extract, merge_into
 from tenuto.adapters.files import LoraFile, read_lora, write_lora
 from tenuto.adapters.info import describe
-from tenuto.adapters.layers import Lora
+from tenuto.adapters.layers import Layer, Lora
 from tenuto.adapters.onto import adapter_file, attach_file
-from tenuto.adapters.surgery import Cut, fold_alpha, in_precision, merge, of_difference, relative_error, resize, shrink
+from tenuto.adapters.surgery import (
+    Cut,
+    at_strength,
+    fold_alpha,
+    in_precision,
+    merge,
+    of_difference,
+    relative_error,
+    resize,
+    shrink,
+)
 from tenuto.families.base import Base
 from tenuto.families.checkpoints import open_base
 from tenuto.words import TenutoError
@@ -66,8 +76,6 @@ def test_a_full_cut_changes_nothing_and_a_zero_stays_zero() -> None:
 
 
 def test_loha_becomes_a_lora_of_the_asked_rank() -> None:
-    from tenuto.adapters.layers import Layer
-
     tensors = {
         f"hada_w{i}_{end}": rand(*shape, seed=i) for i in (1, 2) for end, shape in (("a", (9, 2)), ("b", (2, 9)))
     }
@@ -93,6 +101,49 @@ def test_precision_is_rounded_or_refused() -> None:
     assert all(torch.equal(half.tensors[n], t.half()) for n, t in file.layers["lora_unet.conv_in"].tensors.items())
     with pytest.raises(TenutoError, match="float16 cannot"):
         in_precision(one(Lora(torch.full((1, 2), 1e6), torch.ones(2, 1), 1.0)), torch.float16)
+
+
+# -- a strength -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_a_strength_goes_into_b_and_nowhere_else(dtype: torch.dtype, tmp_path: Path) -> None:
+    lora = replace(one(random_lora((8, 4, 3, 3), rank=4, alpha=3.0)), metadata={"ss_output_name": "x"})
+    write_lora(in_precision(lora, dtype), tmp_path / "a.safetensors")
+    write_lora(at_strength(read_lora(tmp_path / "a.safetensors"), 0.75), tmp_path / "b.safetensors")
+    before, after = (load_file(tmp_path / f"{name}.safetensors") for name in "ab")
+    assert before.keys() == after.keys()
+    for name, tensor in before.items():
+        wanted = (tensor.double() * 0.75).to(dtype) if name.endswith("lora_up.weight") else tensor
+        assert after[name].dtype == dtype
+        assert torch.equal(after[name], wanted), name
+    old, new = (read_lora(tmp_path / f"{name}.safetensors").metadata for name in "ab")
+    assert dict(new.items() - old.items()).keys() == {"sshs_model_hash", "tenuto_strength"}
+    assert new["tenuto_strength"] == "0.75"
+
+
+def test_a_strength_is_that_of_the_change_whatever_the_kind() -> None:
+    pair = {f"hada_w{i}_{end}": rand(*shape, seed=i) for i in (1, 2) for end, shape in (("a", (9, 2)), ("b", (2, 9)))}
+    small = {"lokr_w1": rand(3, 3, seed=1), "lokr_w2_a": rand(3, 2, seed=2), "lokr_w2_b": rand(2, 3, seed=3)}
+    whole = {"lokr_w1": rand(3, 3, seed=1), "lokr_w2": rand(3, 3, seed=2), "alpha": torch.tensor(4.0)}
+    core = {f"lora_{end}.weight": rand(*shape) for end, shape in (("down", (2, 9, 1, 1)), ("up", (9, 2, 1, 1)))}
+    for tensors in (pair, small, whole, core | {"lora_mid.weight": rand(2, 2, 3, 3)}):
+        layer = Layer.checked(tensors)
+        file = replace(one(random_lora((9, 9))), layers={"lora_unet.x": layer})
+        scaled = at_strength(file, 1.5).layers["lora_unet.x"]
+        torch.testing.assert_close(scaled.lora().delta(), 1.5 * layer.lora().delta())
+        assert sum(not torch.equal(scaled.tensors[name], own) for name, own in tensors.items()) == 1
+
+
+def test_what_no_strength_can_be_worked_into_is_refused(tiny_base: Base, tmp_path: Path) -> None:
+    with pytest.raises(TenutoError, match=r"of kind DoRA, .*set 0\.5 in the program that draws"):
+        at_strength(adapter_file(uneven(tiny_base, dora=True), tmp_path), 0.5)
+    turned = replace(one(random_lora((8, 8))), layers={"lora_unet.x": Layer({"oft_blocks": torch.zeros(2, 4, 4)})})
+    with pytest.raises(TenutoError, match="of kind OFT"):
+        at_strength(turned, 0.5)
+    large = in_precision(one(Lora(torch.ones(1, 2), torch.full((2, 1), 6e4), 1.0)), torch.float16)
+    with pytest.raises(TenutoError, match="too large for float16"):
+        at_strength(large, 2)
 
 
 # -- several in one -------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tenuto.data.editing import CaptionEdit, edit_captions, edited, undo, write_captions
+from tenuto.data.editing import CaptionEdit, Undone, edit_captions, edited, undo, write_captions
 from tenuto.words import TenutoError
 
 CAPTION = r"1girl, Red_Hair, zxq eyes, saber \(fate\)"
@@ -47,10 +47,24 @@ def test_written_in_place_and_undone(tmp_path: Path) -> None:
     assert (tmp_path / "a.txt").read_text() == "1girl, hat", "a look changes nothing"
     assert write_captions(changes, tmp_path / "kept.json") == 1
     assert (tmp_path / "a.txt").read_text() == "1girl\n"
-    assert undo(tmp_path / "kept.json") == 1
+    assert undo(tmp_path / "kept.json") == Undone(1, ())
     assert (tmp_path / "a.txt").read_text() == "1girl, hat"
     with pytest.raises(TenutoError, match="no edit"):
         undo(tmp_path / "kept.json")
+
+
+def test_what_was_written_since_is_not_undone(tmp_path: Path) -> None:
+    pictures = [tmp_path / f"{name}.png" for name in "abc"]
+    for picture in pictures:
+        picture.touch()
+        picture.with_suffix(".txt").write_text("1girl, hat")
+    write_captions(edit_captions(pictures, CaptionEdit(action="remove", tags=("hat",))), tmp_path / "kept.json")
+    (tmp_path / "a.txt").write_text("1girl, by hand")
+    (tmp_path / "b.txt").unlink()
+    assert undo(tmp_path / "kept.json") == Undone(1, (tmp_path / "a.txt", tmp_path / "b.txt"))
+    assert (tmp_path / "a.txt").read_text() == "1girl, by hand"
+    assert not (tmp_path / "b.txt").exists()
+    assert (tmp_path / "c.txt").read_text() == "1girl, hat"
 
 
 def test_a_caption_that_was_not_there_is_taken_away_again(tmp_path: Path) -> None:
@@ -70,8 +84,8 @@ def test_an_edit_without_tags_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "record", ["[", "[]", "{}", '{"extension": ".txt", "captions": {"a.png": [1]}}',
-               '{"extension": "a/b", "captions": {"a.png": "x"}}', "[" * 50_000],
+    "record", ["[", "[]", "{}", '{"extension": ".txt", "captions": {"a.png": [1]}, "written": {}}',
+               '{"extension": "a/b", "captions": {"a.png": "x"}, "written": {"a.png": "y"}}', "[" * 50_000],
 )  # fmt: skip
 def test_a_damaged_record_undoes_nothing(record: str, tmp_path: Path) -> None:
     (tmp_path / "kept.json").write_text(record)
@@ -95,5 +109,5 @@ def test_a_damaged_path_in_a_record_leads_nowhere(tmp_path: Path) -> None:
     )
     record = (tmp_path / "kept.json").read_text().replace(f"{tmp_path}/", f"{tmp_path}/other/").replace("null", '"old"')
     (tmp_path / "kept.json").write_text(record)
-    assert undo(tmp_path / "kept.json") == 0
+    assert undo(tmp_path / "kept.json") == Undone(0, ())
     assert not (tmp_path / "other").exists()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -65,6 +66,13 @@ class Client:
             if value:
                 request.add_header(name, value)
         return self._send(request)
+
+    def seen(self, key: str = "p") -> str:
+        """The mark of a project's file, as its pages carry it now."""
+        page = self.get(f"/p/{key}/settings", accept="text/html").text
+        found = re.search('data-seen="([0-9a-f]+)"', page)
+        assert found, page[:500]
+        return found[1]
 
     def _send(self, request: urllib.request.Request) -> Reply:
         opener = urllib.request.build_opener(_Stay)

@@ -7,10 +7,7 @@ import os
 import re
 import shutil
 import time
-import tomllib
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
@@ -20,73 +17,18 @@ from PIL import Image
 
 from tenuto.evaluation.board import Board
 from tenuto.evaluation.elsewhere import FOLDER
-from tenuto.evaluation.record import Comparison
 from tenuto.events import Event, EventFile
 from tenuto.regularizers.catalogue import REGULARIZERS
 from tenuto.web.jobs import Job
+from tenuto.web.marks import mark_of
 from tenuto.web.views import methods
 from tests.evaluation.made_up import made_up
 from tests.jobs import plain_pictures
 from tests.test_leaderboard import board
-from tests.web.server import Client, serving
+from tests.web.project import HTML, PROJECT, compared, occupy, table, waiting
+from tests.web.server import Client
 
-PROJECT = """
-[base]
-model = "pocket"
-[[concepts]]
-name = "first"
-images = "one"
-trigger = "zxq"
-[[concepts]]
-name = "second"
-images = "two"
-trigger = "wvu"
-[prior]
-per_image = 200
-ratio = 0.25
-prompts = "match"
-[regularizers.prior_preservation]
-weight = 0.02
-[training]
-steps = 1
-"""
-HTML = "text/html"
 STAGED = Path(__file__).parents[2] / "tools" / "docs" / "staged"
-
-
-@pytest.fixture
-def workspace(tmp_path: Path) -> Path:
-    """One project of two folders, in which pictures are called alike."""
-    for folder in ("one", "two"):
-        plain_pictures(tmp_path / folder, [(64, 64)])
-    (tmp_path / "p.toml").write_text(PROJECT)
-    return tmp_path
-
-
-@pytest.fixture
-def page(workspace: Path) -> Iterator[Client]:
-    with serving(workspace) as client:
-        yield client
-
-
-def table(workspace: Path) -> dict[str, Any]:
-    return tomllib.loads((workspace / "p.toml").read_text())
-
-
-def occupy(workspace: Path) -> None:
-    """Something runs already, so that what is put into the queue waits."""
-    folder = workspace / "runs" / ".jobs"
-    folder.mkdir(parents=True)
-    job = Job(
-        id="0", key="other", what="run", file="other.toml", folder=str(workspace / "runs" / "other"),
-        state="running", pid=os.getpid(), born=psutil.Process().create_time(),
-    )  # fmt: skip
-    (folder / "0.json").write_text(job.model_dump_json())
-
-
-def waiting(workspace: Path) -> list[Job]:
-    jobs = [Job.model_validate_json(file.read_text()) for file in (workspace / "runs" / ".jobs").glob("*.json")]
-    return [job for job in jobs if job.state == "waiting"]
 
 
 def test_pictures_of_equal_names_are_told_apart(page: Client, workspace: Path) -> None:
@@ -95,7 +37,8 @@ def test_pictures_of_equal_names_are_told_apart(page: Client, workspace: Path) -
     assert len(files) == 2
     assert re.findall(r'data-name="([^"]+)"', shown) == ["0.png", "0.png"]
     second = next(file for file in files if Path(file).parent.name == "two")
-    assert page.post("/p/p/caption", {"picture": second, "text": "wvu, new"}).status == 200
+    mark = mark_of(workspace / "two" / "0.txt")
+    assert page.post("/p/p/caption", {"picture": second, "text": "wvu, new", "seen": mark}).status == 200
     edit = {"edit": {"action": "add", "tags": ["hat"]}, "pictures": [second], "write": True}
     assert page.post("/p/p/edit", edit).json["say"] == "1 captions changed"
     assert (workspace / "one" / "0.txt").read_text() == "zxq, tag 0"
@@ -108,11 +51,11 @@ def test_only_the_number_that_was_touched_is_kept(page: Client, workspace: Path)
     assert re.search(r'name="per_image" min="0" max="400"[^>]* value="200"', shown), "the slider reaches what stands"
     assert page.post("/p/p/numbers", {"ratio": 0.5}).json["images"] > 0
     assert table(workspace)["prior"]["ratio"] == 0.25, "a look writes nothing"
-    page.post("/p/p/numbers", {"ratio": 0.5, "keep": True})
+    page.post("/p/p/numbers", {"ratio": 0.5, "keep": True, "seen": page.seen()})
     own = table(workspace)
     assert (own["prior"]["per_image"], own["prior"]["ratio"]) == (200, 0.5)
     assert own["regularizers"]["prior_preservation"]["weight"] == 0.02
-    reply = page.post("/p/p/numbers", {"per_image": None, "weight": 0.5, "keep": True})
+    reply = page.post("/p/p/numbers", {"per_image": None, "weight": 0.5, "keep": True, "seen": page.seen()})
     assert reply.status == 200, reply.text
     own = table(workspace)
     assert "per_image" not in own["prior"], "as many as the run uses"
@@ -222,7 +165,7 @@ def test_the_demo_takes_no_project_from_anybody(page: Client, workspace: Path) -
 
 def test_a_refused_change_writes_nothing(page: Client, workspace: Path) -> None:
     before = (workspace / "p.toml").stat()
-    reply = page.post("/p/p/settings", {"values": {"concepts.0.images": "/elsewhere"}})
+    reply = page.post("/p/p/settings", {"seen": page.seen(), "values": {"concepts.0.images": "/elsewhere"}})
     assert "outside" in reply.json["error"]
     after = (workspace / "p.toml").stat()
     assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
@@ -309,14 +252,6 @@ def test_every_finding_leads_to_its_pictures(page: Client, workspace: Path) -> N
     assert re.search(r'<span class="chip"[^>]*><b>64x64</b> × \d+', shown), "sizes with their number"
 
 
-def compared(workspace: Path, **settings: str) -> Comparison:
-    folder = workspace / "runs" / "p"
-    comparison, _ = made_up(folder)
-    comparison = comparison.model_copy(update={"settings": {**comparison.settings, **settings}})
-    comparison.save(folder / "comparison.json")
-    return comparison
-
-
 def test_beside_a_second_lora(page: Client, workspace: Path) -> None:
     comparison = compared(workspace, second_lora="first.safetensors", second_prompt="brakwen")
     occupy(workspace)
@@ -329,7 +264,7 @@ def test_beside_a_second_lora(page: Client, workspace: Path) -> None:
     assert f"Held LoRA {100 * bleed:.0f} %" in shown, "as the report's table says it"
     assert "Turning the weight up" not in shown
     (workspace / "friend.safetensors").write_bytes(b"x")
-    wish = {"second_lora": "friend.safetensors", "second_prompt": "friend"}
+    wish = {"second_lora": "friend.safetensors", "second_prompt": "friend", "seen": page.seen()}
     assert page.post("/p/p/against", wish).json["reload"]
     own = table(workspace)["comparison"]
     assert (own["second_lora"], own["second_prompt"]) == (str(workspace / "friend.safetensors"), "friend")
@@ -338,9 +273,8 @@ def test_beside_a_second_lora(page: Client, workspace: Path) -> None:
     assert 'value="friend.safetensors"' in shown
     assert "friend.safetensors is not drawn with yet" in shown, "the pictures are beside the first one still"
     assert "outside" in page.post("/p/p/against", {"second_lora": "/etc/hostname"}).json["error"]
-    assert (
-        page.post("/p/p/against", {"second_lora": "", "second_prompt": ""}).json["say"] == "left out of the comparison"
-    )
+    neither = {"second_lora": "", "second_prompt": "", "seen": page.seen()}
+    assert page.post("/p/p/against", neither).json["say"] == "left out of the comparison"
     assert table(workspace)["comparison"] == {}
 
 
@@ -363,7 +297,7 @@ def test_on_another_checkpoint(page: Client, workspace: Path) -> None:
     assert f"{own:.2f} → 0.40" in shown
     assert f">{0.4 / own:.2f}</td>" in shown
     occupy(workspace)
-    assert page.post("/p/p/against", {"other_base": "pocket"}).json["reload"]
+    assert page.post("/p/p/against", {"other_base": "pocket", "seen": page.seen()}).json["reload"]
     assert table(workspace)["comparison"] == {"other_base": "pocket"}
     assert "outside" in page.post("/p/p/against", {"other_base": "../.."}).json["error"]
     assert "missing" in page.post("/p/p/against", {"other_base": "one"}).json["error"], "at once, not by a run"
@@ -384,6 +318,32 @@ def test_the_leaderboard_is_shown_where_there_is_one(page: Client, monkeypatch: 
     assert "unsafe-inline" in drawing.headers["content-security-policy"]
     assert "sandbox" in drawing.headers["content-security-policy"]
     assert b"hold, weight 2" in drawing.body
+
+
+@pytest.mark.parametrize(
+    ("images", "said"),
+    [
+        ("nowhere", "nowhere: no such folder; choose the folder of its pictures"),
+        ("one/0.png", "one/0.png: a file; choose the folder it lies in"),
+        ("empty", "empty: no pictures in this folder; choose one that holds .png"),
+        ("/etc", "/etc: outside the folders of this page; start it with --root to add one"),
+    ],
+    ids=["missing", "file", "empty", "outside"],
+)
+@pytest.mark.parametrize("address", ["/new", "/p/p/concept"])
+def test_a_wrong_folder_is_said_before_anything_is_saved(
+    page: Client, workspace: Path, address: str, images: str, said: str
+) -> None:
+    (workspace / "empty").mkdir()
+    (workspace / "empty" / "notes.txt").write_text("no picture")
+    before, there = table(workspace), sorted(workspace.iterdir())
+    new = {"kind": "concept", "images": images, "trigger": "zxq", "name": "mine"}
+    new |= {"model": "pocket", "go": True} if address == "/new" else {}
+    reply = page.post(address, new)
+    assert (reply.status, reply.json["error"][: len(said)]) == (400, said)
+    assert (table(workspace), sorted(workspace.iterdir())) == (before, there), "nothing is left behind"
+    new |= {"images": "one", "go": False} if address == "/new" else {"images": "one"}
+    assert page.post(address, new).json["go"].endswith("/pictures"), "the name is free still"
 
 
 def test_go_starts_unless_something_would_spoil_the_result(page: Client, workspace: Path) -> None:

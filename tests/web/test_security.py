@@ -140,7 +140,7 @@ def test_a_project_that_names_other_folders_is_not_shown(page: Client, folder: P
     assert not (folder / "work" / "runs" / "n").exists(), "a refusal leaves nothing behind"
     before = (folder / "work" / "p.toml").read_text()
     for setting in ("images", "masks", "test_images"):
-        values = {"values": {f"concepts.0.{setting}": str(folder / "secret")}}
+        values = {"seen": page.seen(), "values": {f"concepts.0.{setting}": str(folder / "secret")}}
         assert "outside" in page.post("/p/p/settings", values).json["error"]
     assert (folder / "work" / "p.toml").read_text() == before
 

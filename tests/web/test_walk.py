@@ -18,7 +18,10 @@ from pathlib import Path
 
 import psutil
 import pytest
+import tomli_w
+import torch
 from safetensors import safe_open
+from safetensors.torch import load, load_file
 from selenium.webdriver.common.keys import Keys
 
 from tenuto.cli.demo import write_set
@@ -98,6 +101,12 @@ def test_the_whole_way(browser: Browser, page: Page, workspace: Path) -> None:
     browser.write("input[name=images]", "/etc")
     browser.press("Look first")
     browser.see("outside the folders")
+    (workspace / "empty").mkdir()
+    for folder, said in (("empty", "no pictures in this folder"), ("nowhere", "no such folder")):
+        browser.write("input[name=images]", folder)
+        browser.press("Look first")
+        browser.see(f"{folder}: {said}")
+    assert not list((workspace / "runs").glob("[!.]*")), "nothing is left behind"
     browser.find("input[name=images]").clear()
     browser.click(browser.find("[data-browse=images]"))
     for step in ("▸ jar", "▸ images", "Take this folder"):
@@ -129,6 +138,7 @@ def test_the_whole_way(browser: Browser, page: Page, workspace: Path) -> None:
     browser.write("[data-json$='/concept'] input[name=trigger]", "another")
     browser.press("Add it")
     browser.see("tests is learned as well")
+    two_windows_on_the_settings(browser, url, workspace / "runs" / "my-jar" / "project.toml")
     browser.run("document.querySelector('[aria-label=\"Take tests out of the project\"]').click()")
     browser.see("tests is left out")
 
@@ -150,6 +160,11 @@ def test_the_whole_way(browser: Browser, page: Page, workspace: Path) -> None:
     assert caption.read_text() == before
     browser.click(browser.find(".thumb"))
     browser.find("[data-viewer-text]").send_keys(", indoors2")
+    caption.write_text("of another window")
+    browser.press("Save")
+    browser.until(lambda: "000.png: its caption was changed elsewhere" in browser.find("dialog .toast").text)
+    assert caption.read_text() == "of another window"
+    caption.write_text(before)
     browser.press("Save")
     browser.see("caption saved")
     assert "indoors2" in caption.read_text()
@@ -270,6 +285,12 @@ def test_the_whole_way(browser: Browser, page: Page, workspace: Path) -> None:
     browser.slide("[data-strip]", 2)
     assert browser.find("[data-strip-value]").text == "2"
     assert browser.find("[data-strip-arm]").get_attribute("src") != first
+    with urllib.request.urlopen(browser.button("Take this strength").get_attribute("href")) as file:
+        twice = load(file.read())
+    for name, tensor in load_file(workspace / "got.safetensors").items():
+        assert torch.equal(twice[name], tensor * 2 if "lora_up" in name else tensor), name
+    browser.slide("[data-strip]", 0)
+    assert not browser.driver.find_element("css selector", "[data-take]").is_displayed(), "at 0 nothing is left of it"
     browser.press("With a second LoRA")
     browser.find("input[name=second_lora]")
     browser.press("On another checkpoint")
@@ -277,11 +298,42 @@ def test_the_whole_way(browser: Browser, page: Page, workspace: Path) -> None:
     browser.press("Compare on it")
     browser.see("unet/config.json: missing")
     browser.press("Side by side")
+    project = workspace / "runs" / "my-jar" / "project.toml"
+    assert "cached_prior" in tomllib.loads(project.read_text())["regularizers"]
     browser.press("Use Plain LoRA’s settings")
     browser.see("holds by no method")
+    assert tomllib.loads(project.read_text())["regularizers"] == {}
     browser.open(f"{url}/p/my-jar/report")
     assert "tenuto report" in browser.driver.title
     assert browser.complaints() == []
+
+
+def two_windows_on_the_settings(browser: Browser, url: str, project: Path) -> None:
+    """One takes the first of two concepts out; the other, loaded before, would write its fields over the one left."""
+    first = browser.driver.current_window_handle
+    browser.open(f"{url}/p/my-jar/settings")
+    browser.write("[name='concepts.0.trigger']", "of the old window")
+    browser.driver.switch_to.new_window("window")
+    browser.open(f"{url}/p/my-jar/pictures")
+    before = tomllib.loads(project.read_text())["concepts"]
+    browser.run("document.querySelector('[aria-label=\"Take my-jar out of the project\"]').click()")
+    browser.see("my-jar is left out")
+    left = project.read_bytes()
+    browser.driver.close()
+    browser.driver.switch_to.window(first)
+    browser.press("Save")
+    browser.see("this project was changed elsewhere since this page was loaded; load it again")
+    assert project.read_bytes() == left
+    assert tomllib.loads(project.read_text())["concepts"] == before[1:]
+    browser.run("document.querySelector('[data-settings]').reset()")
+    browser.driver.refresh()
+    assert browser.find("[name='concepts.0.name']").get_attribute("value") == "tests"
+    browser.write("[name='training.steps']", "3")
+    browser.press("Save")
+    browser.until(lambda: browser.find(".toast").text == "saved", what="that it is saved")
+    assert tomllib.loads(project.read_text())["training"]["steps"] == 3
+    project.write_text(tomli_w.dumps({**tomllib.loads(project.read_text()), "concepts": before}))
+    browser.open(f"{url}/p/my-jar/pictures")
 
 
 def process_of(workspace: Path) -> psutil.Process:

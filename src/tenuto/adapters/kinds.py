@@ -31,7 +31,9 @@ LOHA = ("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b", "hada_t1", "hada_t2"
 LOKR = ("lokr_w1", "lokr_w1_a", "lokr_w1_b", "lokr_w2", "lokr_w2_a", "lokr_w2_b", "lokr_t2")
 LOKR_INNER = ("lokr_w1_b", "lokr_w2_b")
 BLOCKS = "oft_blocks"
-FIELDS = {DOWN, UP, MID, ALPHA, MAGNITUDE, *LOHA, *LOKR, BLOCKS}
+FACTORS = (MID, DOWN, UP, *LOHA, *LOKR)
+"""What dW is linear in, each by itself; the last one that a layer has takes a strength."""
+FIELDS = {*FACTORS, ALPHA, MAGNITUDE, BLOCKS}
 """Every tensor that we can read."""
 FOREIGN = {
     "oft_diag": "old OFT", "rescale": "OFT with rescale", "a1.weight": "GLoRA", "on_input": "IA3",

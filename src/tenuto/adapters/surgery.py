@@ -16,12 +16,15 @@ import torch
 from torch import Tensor
 
 from tenuto.adapters.files import LoraFile
-from tenuto.adapters.kinds import ALPHA, UP
+from tenuto.adapters.kinds import ALPHA, BLOCKS, FACTORS, UP
 from tenuto.adapters.layers import Layer, Lora
 from tenuto.adapters.names import UNET
 from tenuto.events import Listener, progress, silent
 from tenuto.families.base import Part
 from tenuto.words import TenutoError
+
+STRENGTH = "tenuto_strength"
+"""Header key: the strength that was worked in."""
 
 
 @dataclass(frozen=True)
@@ -154,6 +157,33 @@ def fold_alpha(file: LoraFile) -> LoraFile:
             del tensors[ALPHA]
         layers[name] = Layer(tensors)
     return replace(file, layers=layers, metadata=without_network(file.metadata))
+
+
+# -- a strength -----------------------------------------------------------------------------------------------------
+
+
+def at_strength(file: LoraFile, strength: float) -> LoraFile:
+    """The same LoRA with a strength worked in: at 1 it is what `file` is at `strength`.
+
+    The last factor of each layer (LoRA's B) takes it; alpha and all other tensors stay as they are. Raises TenutoError
+    for what no factor can carry (DoRA, OFT, BOFT), and where a value is too large for its type.
+    """
+    layers = {}
+    for name, layer in file.layers.items():
+        if layer.is_dora or BLOCKS in layer.tensors:
+            kind = "DoRA" if layer.is_dora else layer.kind
+            raise TenutoError(
+                f"{file.path}: {name} is of kind {kind}, into which no strength can be worked; set {strength:g} in the "
+                "program that draws"
+            )
+        last = next(field for field in reversed(FACTORS) if field in layer.tensors)
+        scaled = (layer.tensors[last].double() * strength).to(layer.tensors[last].dtype)
+        if not scaled.isfinite().all():
+            raise TenutoError(
+                f"{file.path}: {name} times {strength:g} is too large for {str(scaled.dtype)[6:]}; take a smaller one"
+            )
+        layers[name] = Layer({**layer.tensors, last: scaled})
+    return replace(file, layers=layers, metadata={**file.metadata, STRENGTH: f"{strength:g}"})
 
 
 # -- several in one -------------------------------------------------------------------------------------------------

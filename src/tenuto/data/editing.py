@@ -39,6 +39,18 @@ class Kept(Settings):
     extension: str
     captions: dict[str, str | None]
     """Picture -> the text of its caption file; null: there was none."""
+    written: dict[str, str]
+    """Picture -> what the edit wrote there."""
+
+
+@dataclass(frozen=True)
+class Undone:
+    """What came of taking an edit back."""
+
+    back: int
+    """Captions that are as they were."""
+    left: tuple[Path, ...]
+    """Files that were changed after the edit, and stay."""
 
 
 @dataclass(frozen=True)
@@ -117,29 +129,33 @@ def edit_captions(pictures: Sequence[Path], edit: CaptionEdit, extension: str = 
 def write_captions(changes: Sequence[Edited], kept: Path, extension: str = ".txt") -> int:
     """Write the new captions; the old files' text goes into `kept` (JSON) first. Returns how many were written."""
     files = {str(change.picture): _text(caption_path(change.picture, extension)) for change in changes}
+    written = {str(change.picture): change.after + "\n" for change in changes}
     if files:
-        write_text(kept, Kept(extension=extension, captions=files).model_dump_json(indent=1) + "\n")
-    for change in changes:
-        write_text(caption_path(change.picture, extension), change.after + "\n")
+        write_text(kept, Kept(extension=extension, captions=files, written=written).model_dump_json(indent=1) + "\n")
+    for picture, text in written.items():
+        write_text(caption_path(Path(picture), extension), text)
     return len(changes)
 
 
-def undo(kept: Path) -> int:
-    """Put the captions back that the last edit changed, of pictures that are still there; once. Returns how many.
-    Raises TenutoError when there is nothing to undo."""
+def undo(kept: Path) -> Undone:
+    """Put the captions back that the last edit changed, of pictures that are still there; once. What was written over
+    them since stays. Raises TenutoError when there is nothing to undo."""
     try:
         record = Kept.model_validate_json(kept.read_text(encoding="utf-8"))
-        found = [(Path(own), caption_path(Path(own), record.extension), text) for own, text in record.captions.items()]
-        captions = {path: text for picture, path, text in found if picture.is_file()}
+        paths = {own: caption_path(Path(own), record.extension) for own in record.captions}
+        files = {own: path for own, path in paths.items() if Path(own).is_file()}
+        known = {own: (record.captions[own], record.written.get(own)) for own in files}
+        left = [own for own, file in files.items() if _text(file) not in known[own]]
     except (OSError, ValueError) as error:
         raise TenutoError(f"{kept}: no edit of captions to undo") from error
-    for path, text in captions.items():
+    for own in (back := [own for own in files if own not in left]):
+        text = record.captions[own]
         if text is None:
-            path.unlink(missing_ok=True)
+            files[own].unlink(missing_ok=True)
         else:
-            write_text(path, text)
+            write_text(files[own], text)
     kept.unlink()
-    return len(captions)
+    return Undone(len(back), tuple(files[own] for own in left))
 
 
 def _text(path: Path) -> str | None:

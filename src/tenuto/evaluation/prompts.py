@@ -16,7 +16,7 @@ import random
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 from tenuto.data.bank import Bank
 from tenuto.data.captions import is_sentence, join_tags, split_tags
@@ -38,6 +38,8 @@ AXES: dict[Row, tuple[str, ...]] = {
 MAJORITY = 0.5
 """A tag is the set's own when more than this share of the captions has it."""
 TRIES = 60
+K = TypeVar("K", bound=str)
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -74,12 +76,17 @@ class Prompts:
 
     def near(self) -> tuple[Ask, ...]:
         """Asks of the rows near the set, alternating, so that any first few of them hold some of each."""
-        rows = [asks for row, asks in self.rows.items() if row != "far"]
-        return tuple(asks[n] for n in range(max(map(len, rows), default=0)) for asks in rows if n < len(asks))
+        return near(self.rows)
 
     def texts(self) -> frozenset[str]:
         """Every prompt without its trigger: what other prompt sets must avoid."""
         return frozenset(ask.bare for asks in self.rows.values() for ask in asks)
+
+
+def near(rows: Mapping[K, Sequence[T]]) -> tuple[T, ...]:
+    """What the rows near the set hold, one of each row in turn."""
+    some = [own for row, own in rows.items() if row != "far"]
+    return tuple(own[n] for n in range(max(map(len, some), default=0)) for own in some if n < len(own))
 
 
 def fingerprint(prompt: str) -> frozenset[str]:

@@ -19,6 +19,7 @@ from PIL import Image
 from tenuto.evaluation.elsewhere import FOLDER as ELSEWHERE
 from tenuto.evaluation.elsewhere import carried, elsewhere_of
 from tenuto.evaluation.figures import curve_figure, learning_figure, strip_figure
+from tenuto.evaluation.prompts import near
 from tenuto.evaluation.record import Comparison, Number
 from tenuto.evaluation.tables import bake_by_group, facts, matched_lines, table, unmeasured
 from tenuto.evaluation.verdict import verdict
@@ -222,6 +223,14 @@ def prompts_of(comparison: Comparison, row: str) -> list[str]:
     found = [p.bare if row == "without" else p.text for p in comparison.prompts if p.row == source]
     before = comparison.settings.get("second_prompt") if row == "second" else ""
     return [f"{before}, {text}" if before else text for text in found]
+
+
+def strip_prompts(comparison: Comparison) -> list[str]:
+    """What the weight strip asks, in the order of its pictures."""
+    rows: dict[str, list[str]] = {}
+    for prompt in comparison.prompts:
+        rows.setdefault(prompt.row, []).append(prompt.text)
+    return list(near(rows))
 
 
 def _strip(comparison: Comparison, pictures: Pictures) -> dict[str, Any] | None:

@@ -20,6 +20,7 @@ from tenuto.project.settings import Project
 from tenuto.project.wording import explained
 from tenuto.web.jobs import Jobs
 from tenuto.web.login import Login
+from tenuto.web.marks import mark_of
 from tenuto.web.outlook import Watcher
 from tenuto.web.places import Place, place_of
 from tenuto.web.roots import Roots
@@ -63,14 +64,19 @@ class Call:
         return self._opened[0]
 
     @property
-    def project(self) -> Project:
+    def seen(self) -> str:
+        """The mark of the project file, taken before it is read: what is written in between is noticed, too."""
         return self._opened[1]
 
+    @property
+    def project(self) -> Project:
+        return self._opened[2]
+
     @cached_property
-    def _opened(self) -> tuple[Place, Project]:
+    def _opened(self) -> tuple[Place, str, Project]:
         """The project of this address. Raises TenutoError, also where it names what lies outside the roots."""
         place = place_of(self.studio.roots, self.request.path_params["key"])
-        return place, place.load(self.studio.roots)
+        return place, mark_of(place.file), place.load(self.studio.roots)
 
     def asked(self, name: str, default: str = "") -> str:
         return self.request.query_params.get(name, default)
@@ -149,6 +155,7 @@ def _rendered(call: Call, template: str, status: int, values: Mapping[str, Any])
         "running": studio.jobs.current(),
         "logged_in": studio.login is not None,
         "job": studio.jobs.of(place.key) if place is not None else None,
+        "seen": call.seen if place is not None else "",
     }
     text = studio.templates.get_template(template).render({"place": None, "tab": "", **common, **values})
     return HTMLResponse(text, status)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import tomli_w
 from tenuto.files import write_text
 from tenuto.project.file import RUNS, load_project, make_project, project_in, read_toml, run_folder
 from tenuto.project.settings import Project
+from tenuto.web.marks import WRITING, unchanged
 from tenuto.web.roots import Roots
 from tenuto.words import TenutoError
 
@@ -41,6 +43,16 @@ class Place:
     def table(self) -> dict[str, Any]:
         """What stands in the file, without the defaults; paths as they stand there. Raises TenutoError."""
         return read_toml(self.file, "project file")
+
+    @contextmanager
+    def changing(self, seen: str | None = None) -> Iterator[dict[str, Any]]:
+        """The table, to be changed and saved inside the block, where no other request writes it.
+
+        seen: the mark of the file that the page showed, for what writes more than the one value it was asked for.
+        Raises TenutoError where the file is another by now.
+        """
+        with WRITING if seen is None else unchanged(self.file, seen, "this project"):
+            yield self.table()
 
     def save(self, table: Mapping[str, Any], roots: Roots) -> Project:
         """Write the project, checked, without the defaults; remarks at the file's head stay. Raises TenutoError."""

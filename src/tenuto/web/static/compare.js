@@ -43,16 +43,23 @@ function pair(data, left, right) {
 }
 
 function startStrip() {
-  const slider = $("[data-strip]");
+  const slider = $("[data-strip]"), prompt = $("[data-strip-prompt]"), take = $("[data-take]");
   if (!slider) return;
   const show = () => {
+    const url = `url${prompt?.value ?? 0}`;
     for (const image of $$("[data-strip-arm]")) {
       const cell = $$("[data-weight]", image.closest("figure"))[Number(slider.value)];
       $("[data-strip-value]").textContent = cell.dataset.weight;
-      if (cell.dataset.url) image.src = cell.dataset.url;
-      image.style.visibility = cell.dataset.url ? "visible" : "hidden";
+      if (cell.dataset[url]) image.src = cell.dataset[url];
+      image.style.visibility = cell.dataset[url] ? "visible" : "hidden";
     }
+    if (take) offer($("[data-strip-value]").textContent);
+  };
+  const offer = (weight) => {
+    take.search = new URLSearchParams({ strength: weight });
+    take.parentElement.hidden = Number(weight) === 0;
   };
   slider.addEventListener("input", show);
+  prompt?.addEventListener("change", show);
   show();
 }

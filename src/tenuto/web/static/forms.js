@@ -19,7 +19,7 @@ function startSettings() {
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
     sent = true;
-    const answer = await send(form.dataset.settings, { values: values(form) });
+    const answer = await send(form.dataset.settings, { seen: form.dataset.seen, values: values(form) });
     sent = Boolean(answer?.ok);
     for (const own of $$("[data-wrong]", form)) own.hidden = true;
     for (const own of $$("[aria-invalid]", form)) own.removeAttribute("aria-invalid");
@@ -64,7 +64,7 @@ function startNumbers() {
   let timer = 0, asked = 0;
   const wish = (keep) => {
     const all = { per_image: enough.checked ? null : Number(pool.value), ratio: Number(ratio.value), weight: Number(weight.value) };
-    return { keep, ...Object.fromEntries(Object.entries(all).filter(([name]) => touched.has(name))) };
+    return { keep, seen: form.dataset.seen, ...Object.fromEntries(Object.entries(all).filter(([name]) => touched.has(name))) };
   };
   // a slider rounds what it is given; until it is touched, what stands in the file is shown
   const number = (own) => touched.has(own.name) ? own.value : own.getAttribute("value");

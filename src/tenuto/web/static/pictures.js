@@ -67,7 +67,10 @@ function startViewer(box, cards) {
   };
   for (const card of cards) $(".thumb", card).addEventListener("click", () => open(shown(cards).indexOf(card)));
   for (const button of $$("[data-viewer-step]")) button.addEventListener("click", () => open(at + Number(button.dataset.viewerStep)));
-  $("[data-viewer-save]").addEventListener("click", () => send(box.dataset.save, { picture: shown(cards)[at].dataset.file, text: text.value }));
+  $("[data-viewer-save]").addEventListener("click", () => {
+    const { file, seen } = shown(cards)[at].dataset;
+    send(box.dataset.save, { picture: file, seen, text: text.value });
+  });
   dialog.addEventListener("close", () => $(".thumb", shown(cards)[at] || cards[0])?.focus());
 }
 

@@ -2,11 +2,15 @@
 export const $ = (selector, where = document) => where.querySelector(selector);
 export const $$ = (selector, where = document) => [...where.querySelectorAll(selector)];
 
+const toasts = $("[data-toasts]");
+
+/** Above an open dialog too, which shuts out all that is not in it. */
 export function say(text, bad = false) {
+  ($("dialog[open]") || document.body).append(toasts);
   const toast = document.createElement("div");
   toast.className = bad ? "toast bad" : "toast";
   toast.textContent = text;
-  $("[data-toasts]").append(toast);
+  toasts.append(toast);
   setTimeout(() => toast.remove(), bad ? 9000 : 4500);
 }
 

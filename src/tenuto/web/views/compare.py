@@ -14,16 +14,19 @@ from starlette.responses import Response
 from tenuto.evaluation.elsewhere import FOLDER as ELSEWHERE
 from tenuto.evaluation.elsewhere import carried, elsewhere_of
 from tenuto.evaluation.record import Comparison
-from tenuto.evaluation.report import ROW_NAMES, prompts_of
+from tenuto.evaluation.report import ROW_NAMES, prompts_of, strip_prompts
 from tenuto.evaluation.tables import PARTS, table
 from tenuto.evaluation.verdict import verdict
 from tenuto.evaluation.wording import number_text
 from tenuto.families.checkpoints import find_base
 from tenuto.web.core import Answer, Call
+from tenuto.web.marks import Change
+from tenuto.web.places import Place
 from tenuto.web.roots import Roots
 from tenuto.web.story import REPORT, comparisons_of
+from tenuto.web.views.files import lora_file
 from tenuto.web.views.start import checkpoint
-from tenuto.words import Settings, TenutoError
+from tenuto.words import TenutoError
 from tenuto.work.prepare import check_other_base
 
 NAMES = {"base": "Base", "plain": "Plain LoRA", "held": "Held LoRA"}
@@ -34,14 +37,14 @@ VIEWS = {"": "Side by side", "second": "With a second LoRA", "elsewhere": "On an
 """Parts of the tab, by their name in the address."""
 
 
-class Use(Settings):
+class Use(Change):
     """An arm whose methods shall be the project's."""
 
     arm: str
     weight: float | None = None
 
 
-class Against(Settings):
+class Against(Change):
     """What else to compare with; what is left out stays as it is, what is empty is not compared with any more."""
 
     second_lora: str | None = None
@@ -94,7 +97,7 @@ def compare(call: Call) -> Response:
         columns=columns,
         right=len(_columns(shown, folder)) - 1,
         rows=[] if view == "elsewhere" and there is None else _rows(shown, rows, columns),
-        strip=None if view else _strip(comparison, folder),
+        strip=None if view else _strip(comparison, place, folder),
         numbers=[row for row in table(comparison) if any(own["reason"] is None for own in row["cells"].values())],
         bleed=_second_bleed(comparison),
         beside=_shown(roots, comparison.settings.get("second_lora")) if second else "",
@@ -139,19 +142,33 @@ def _files(comparison: Comparison, folder: Path, arm: str, row: str) -> list[Pat
     return [folder / name for name in names if (folder / name).is_file()]
 
 
-def _strip(comparison: Comparison, folder: Path) -> dict[str, Any] | None:
-    """Every strength with its picture, arm by arm."""
+def _strip(comparison: Comparison, place: Place, folder: Path) -> dict[str, Any] | None:
+    """Every strength with its pictures, arm by arm, one of each prompt; and the LoRA that can be taken at one."""
     weights = sorted({float(weight) for weight in comparison.settings.get("weights", [])})
-    arms = {}
+    arms: dict[str, dict[str, Any]] = {}
     for arm in comparison.arms:
-        cells = [_files(comparison, folder, arm, f"strip-{weight:g}") for weight in weights]
-        if any(cells):
+        rows = [comparison.pictures.get(arm, {}).get(f"strip-{weight:g}", []) for weight in weights]
+        files = [[folder / name if (folder / name).is_file() else None for name in row] for row in rows]
+        if any(map(any, files)):
             number = comparison.arms[arm].get("usable_weight")
-            arms[arm] = {
-                "files": [own[0] if own else None for own in cells],
-                "usable": number_text(number.mean) if number and number.mean is not None else "",
-            }
-    return {"weights": weights, "arms": arms} if arms else None
+            usable = number_text(number.mean) if number and number.mean is not None else ""
+            arms[arm] = {"files": files, "usable": usable}
+    if not arms:
+        return None
+    drawn = max(len(files) for own in arms.values() for files in own["files"])
+    return {
+        "weights": weights,
+        "arms": arms,
+        "prompts": [*strip_prompts(comparison), *[""] * drawn][:drawn],
+        "lora": _lora_of(comparison, place) if "held" in arms else "",
+    }
+
+
+def _lora_of(comparison: Comparison, place: Place) -> str:
+    """The address of the held LoRA that drew the strip; empty where it is gone."""
+    seed = next(iter(comparison.training_seeds.get("held", [])), None)
+    there = seed is not None and lora_file(place, "held", seed).is_file()
+    return f"/p/{place.key}/lora/held/{seed}" if there else ""
 
 
 def _second_bleed(comparison: Comparison) -> dict[str, str]:
@@ -173,9 +190,9 @@ def use(call: Call, body: Use) -> Answer:
     methods = {name: dict(own) for name, own in settings.get("regularizers", {}).items()}
     if body.weight is not None:
         methods = {name: own | {"weight": own.get("weight", 1.0) * body.weight} for name, own in methods.items()}
-    table = place.table()
-    table["regularizers"] = methods
-    place.save(table, call.studio.roots)
+    with place.changing(body.seen) as table:
+        table["regularizers"] = methods
+        place.save(table, call.studio.roots)
     names = ", ".join(methods) or "no method"
     return {"say": f"the project now holds by {names}", "go": f"/p/{place.key}/settings#regularizers"}
 
@@ -183,17 +200,18 @@ def use(call: Call, body: Use) -> Answer:
 def against(call: Call, body: Against) -> Answer:
     """Keep in the project what else it is compared with, and run it: what is trained and measured already stays."""
     place, roots = call.place, call.studio.roots
-    table = place.table()
-    given = {name: text.strip() for name, text in body.model_dump(exclude_none=True).items()}
+    wanted = body.model_dump(exclude={"seen"}, exclude_none=True)
+    given = {name: text.strip() for name, text in wanted.items()}
     if given.get("second_lora"):
         given["second_lora"] = str(roots.allowed(given["second_lora"]))
     if given.get("other_base"):
         given["other_base"] = checkpoint(given["other_base"], roots)
         if isinstance(find_base(given["other_base"]), Path):  # a hub id is asked by the run, which may fetch it
             check_other_base(call.project.base.model, given["other_base"])
-    comparison = table.get("comparison", {}) | given
-    table["comparison"] = {name: value for name, value in comparison.items() if value != "" or name not in given}
-    place.save(table, roots)
+    with place.changing(body.seen) as table:
+        comparison = table.get("comparison", {}) | given
+        table["comparison"] = {name: value for name, value in comparison.items() if value != "" or name not in given}
+        place.save(table, roots)
     if not any(given.values()):
         return {"say": "left out of the comparison", "reload": True}
     call.studio.jobs.add(place, "run")

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from tenuto.data.images import EXTENSIONS
 from tenuto.web.core import Answer, Call
 from tenuto.web.places import Place
 from tenuto.web.roots import Roots
@@ -35,6 +36,24 @@ class OldConcept(Settings):
     name: str
 
 
+def picture_folder(text: str, roots: Roots) -> Path:
+    """The folder of pictures that the text means. Raises TenutoError where it is none."""
+    folder = roots.allowed(text)
+    if not folder.exists():
+        raise TenutoError(f"{text[:80]}: no such folder; choose the folder of its pictures")
+    if not folder.is_dir():
+        raise TenutoError(f"{text[:80]}: a file; choose the folder it lies in")
+    try:
+        shown = (path for path in folder.iterdir() if not path.name.startswith("."))
+        found = any(path.suffix.lower() in EXTENSIONS and path.is_file() for path in shown)
+    except OSError as error:
+        raise TenutoError(f"{text[:80]}: cannot be read ({error.strerror}); mend its permissions") from error
+    if not found:
+        kinds = ", ".join(EXTENSIONS)
+        raise TenutoError(f"{text[:80]}: no pictures in this folder; choose one that holds {kinds} files")
+    return folder
+
+
 def concept_table(body: NewConcept, name: str, folder: Path, place: Place, roots: Roots) -> dict[str, Any]:
     """The concept as it stands in a project file; what is empty is left out."""
     words = {"trigger": body.trigger.strip(), "class_word": body.class_word.strip()}
@@ -51,24 +70,22 @@ def _relative(folder: Path, place: Place, roots: Roots) -> str:
 
 def add(call: Call, body: NewConcept) -> Answer:
     place, roots = call.place, call.studio.roots
-    folder = roots.allowed(body.images)
-    if not folder.is_dir():
-        raise TenutoError(f"{body.images[:80]}: no such folder; choose the folder of its pictures")
+    folder = picture_folder(body.images, roots)
     name = body.name.strip() or folder.name
-    table = place.table()
-    table["concepts"] = [*table["concepts"], concept_table(body, name, folder, place, roots)]
-    place.save(table, roots)
+    with place.changing() as table:
+        table["concepts"] = [*table["concepts"], concept_table(body, name, folder, place, roots)]
+        place.save(table, roots)
     return {"say": f"{name} is learned as well", "go": f"/p/{place.key}/pictures"}
 
 
 def remove(call: Call, body: OldConcept) -> Answer:
     place = call.place
-    table = place.table()
-    left = [own for own in table["concepts"] if own["name"] != body.name]
-    if len(left) == len(table["concepts"]):
-        raise TenutoError(f"{body.name[:40]}: no such concept in this project")
-    if not left:
-        raise TenutoError(f"{body.name}: the only concept; add another one first")
-    table["concepts"] = left
-    place.save(table, call.studio.roots)
+    with place.changing() as table:
+        left = [own for own in table["concepts"] if own["name"] != body.name]
+        if len(left) == len(table["concepts"]):
+            raise TenutoError(f"{body.name[:40]}: no such concept in this project")
+        if not left:
+            raise TenutoError(f"{body.name}: the only concept; add another one first")
+        table["concepts"] = left
+        place.save(table, call.studio.roots)
     return {"say": f"{body.name} is left out; its pictures stay", "go": f"/p/{place.key}/pictures"}

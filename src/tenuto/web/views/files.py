@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import io
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from PIL import Image
+from starlette.background import BackgroundTask
 from starlette.responses import FileResponse, JSONResponse, Response
 
+from tenuto.adapters.files import read_lora, write_lora
+from tenuto.adapters.surgery import at_strength
 from tenuto.data.images import EXTENSIONS, read_image
 from tenuto.web.core import Call
+from tenuto.web.places import Place
 from tenuto.web.story import reports_of
 from tenuto.words import TenutoError
 
@@ -20,6 +26,8 @@ SMALL = 192
 """Pictures up to this size are sent as they are, lossless."""
 SHOWN = 400
 """Entries of a folder that are listed."""
+STRONGEST = 10.0
+"""That a LoRA is taken at."""
 REPORT_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; frame-ancestors 'self'; sandbox"
 CHOICES = {"checkpoint": {".safetensors"}, "config": {".json", ".toml", ".txt", ".sh", ".bat", ".ps1"}}
 """What a file may be chosen for -> its endings."""
@@ -66,13 +74,36 @@ def report(call: Call) -> Response:
 
 
 def lora(call: Call) -> Response:
-    """A finished LoRA of the run, to be kept."""
+    """A finished LoRA of the run, to be kept; with a strength worked in, if one is asked for."""
     arm, seed = call.request.path_params["arm"], call.request.path_params["seed"]
-    file = call.place.folder / arm / f"seed-{seed}" / "lora.safetensors"
+    file = lora_file(call.place, arm, seed)
     if not file.is_file() or not call.studio.roots.holds(file):
         raise TenutoError(f"{call.place.key}: no LoRA {arm}, seed {seed}")
-    name = f"{call.place.key}.safetensors" if arm == "held" else f"{call.place.key}-{arm}.safetensors"
-    return FileResponse(file, media_type="application/octet-stream", filename=name)
+    name = call.place.key if arm == "held" else f"{call.place.key}-{arm}"
+    strength = _strength(call.asked("strength", "1"))
+    if strength == 1:
+        return _kept(file, f"{name}.safetensors")
+    folder = TemporaryDirectory(prefix="tenuto-")
+    scaled = Path(folder.name) / file.name
+    read = read_lora(file)
+    write_lora(at_strength(read, strength), scaled, read.naming)
+    return _kept(scaled, f"{name}-at-{strength:g}.safetensors", BackgroundTask(folder.cleanup))
+
+
+def lora_file(place: Place, arm: str, seed: int) -> Path:
+    """Where a training of the run leaves its LoRA."""
+    return place.folder / arm / f"seed-{seed}" / "lora.safetensors"
+
+
+def _strength(text: str) -> float:
+    with suppress(ValueError):
+        if 0 < (strength := float(text)) <= STRONGEST:
+            return strength
+    raise TenutoError(f"strength {text[:40]!r}: give a number above 0, at most {STRONGEST:g}")
+
+
+def _kept(file: Path, name: str, afterwards: BackgroundTask | None = None) -> Response:
+    return FileResponse(file, media_type="application/octet-stream", filename=name, background=afterwards)
 
 
 def browse(call: Call) -> Response:

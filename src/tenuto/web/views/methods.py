@@ -45,9 +45,9 @@ def add_method(call: Call, body: Method) -> Answer:
     place = call.place
     if body.name not in REGULARIZERS:
         raise TenutoError(f"{body.name[:40]}: no such method")
-    table = place.table()
-    there = table.get("regularizers")
-    own = {name: {} for name in call.project.regularizers} if there is None else dict(there)
-    table["regularizers"] = own | {body.name: own.get(body.name, {})}
-    place.save(table, call.studio.roots)
+    with place.changing() as table:
+        there = table.get("regularizers")
+        own = {name: {} for name in call.project.regularizers} if there is None else dict(there)
+        table["regularizers"] = own | {body.name: own.get(body.name, {})}
+        place.save(table, call.studio.roots)
     return {"say": f"{place.key} now uses {body.name}", "go": f"/p/{place.key}/settings#regularizers.{body.name}"}

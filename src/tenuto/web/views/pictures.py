@@ -19,6 +19,7 @@ from tenuto.data.tags import has_trigger, plain
 from tenuto.files import write_text
 from tenuto.project.settings import Project
 from tenuto.web.core import Answer, Call
+from tenuto.web.marks import WRITING, Change, mark_of, unchanged
 from tenuto.web.places import Place
 from tenuto.web.views.concepts import KINDS
 from tenuto.web.views.start import Nothing
@@ -39,7 +40,7 @@ class Edit(Settings):
     write: bool = False
 
 
-class Caption(Settings):
+class Caption(Change):
     """The new caption of one picture."""
 
     picture: str
@@ -50,7 +51,9 @@ def pictures(call: Call) -> Response:
     place, project = call.place, call.project
     extension = project.data.caption_extension
     values: dict[str, Any] = {"place": place, "tab": "pictures", "kinds": KINDS, "undo": _kept(place).is_file()}
-    values |= {"concepts": project.concepts, "counted": Counter(_files(project).values())}
+    files = _files(project)
+    values |= {"concepts": project.concepts, "counted": Counter(files.values())}
+    values |= {"marks": {file: mark_of(caption_path(file, extension)) for file in files}}
     try:
         seen = call.studio.watcher.look(project)
     except TenutoError as error:
@@ -58,7 +61,7 @@ def pictures(call: Call) -> Response:
             "pictures.html.j2",
             **values,
             error=str(error),
-            cards=[_bare(file, concept, extension) for file, concept in _files(project).items()],
+            cards=[_bare(file, concept, extension) for file, concept in files.items()],
             tags=[],
             report=None,
         )
@@ -66,7 +69,7 @@ def pictures(call: Call) -> Response:
     used = {item.path for item in items}
     trigger = {own.name: own.trigger for own in project.concepts}
     cards = [_card(item, trigger[item.concept], item in seen.outlook.validation) for item in items]
-    cards += [_bare(file, concept, extension) for file, concept in _files(project).items() if file not in used]
+    cards += [_bare(file, concept, extension) for file, concept in files.items() if file not in used]
     named = _named(cards)
     counted = Counter(plain(tag) for item in items for tag in split_tags(item.caption))
     findings = [_finding(problem, named, extension) for problem in seen.report.problems]
@@ -162,16 +165,21 @@ def edit(call: Call, body: Edit) -> Answer:
     extension = project.data.caption_extension
     chosen = [file for file in _files(project) if body.pictures is None or str(file) in body.pictures]
     words = tuple(word for own in project.concepts for word in (own.trigger, own.class_word) if word)
-    changes = edit_captions(chosen, body.edit.model_copy(update={"keep": words}), extension)
+    wanted = body.edit.model_copy(update={"keep": words})
     if body.write:
-        count = write_captions(changes, _kept(place), extension)
+        with WRITING:
+            count = write_captions(edit_captions(chosen, wanted, extension), _kept(place), extension)
         return {"say": f"{count} captions changed", "reload": True}
+    changes = edit_captions(chosen, wanted, extension)
     shown = [{"name": own.picture.name, "before": own.before, "after": own.after} for own in changes[:SHOWN]]
     return {"changes": shown, "count": len(changes)}
 
 
 def undone(call: Call, body: Nothing) -> Answer:
-    return {"say": f"{undo(_kept(call.place))} captions are as they were", "reload": True}
+    with WRITING:
+        done = undo(_kept(call.place))
+    stay = f"; changed since and left alone: {len(done.left)}" if done.left else ""
+    return {"say": f"{done.back} captions are as they were{stay}", "reload": True}
 
 
 def caption(call: Call, body: Caption) -> Answer:
@@ -180,8 +188,9 @@ def caption(call: Call, body: Caption) -> Answer:
     file = next((own for own in _files(project) if str(own) == body.picture), None)
     if file is None:
         raise TenutoError(f"{body.picture[:80]}: no such picture in this project")
-    text = " ".join(body.text.split())
-    write_text(caption_path(file, project.data.caption_extension), text + "\n")
+    path, text = caption_path(file, project.data.caption_extension), " ".join(body.text.split())
+    with unchanged(path, body.seen, f"{file.name}: its caption"):
+        write_text(path, text + "\n")
     return {"say": f"{file.name}: caption saved", "reload": True}
 
 

@@ -14,17 +14,17 @@ from tenuto.prior.prompts import PriorPrompt
 from tenuto.project.file import project_in
 from tenuto.project.settings import Project
 from tenuto.web.core import Answer, Call
+from tenuto.web.marks import Change
 from tenuto.web.outlook import Seen
 from tenuto.web.places import Place
 from tenuto.web.story import previews_of
-from tenuto.words import Settings
 
 LARGEST_POOL, LARGEST_RATIO = 2000, 100.0
 SHOWN = 80
 """Different prompts that are listed."""
 
 
-class Numbers(Settings):
+class Numbers(Change):
     """Those of the prior's three numbers that were changed; what is left out stays as it is."""
 
     per_image: int | None = Field(default=None, ge=0, le=LARGEST_POOL)
@@ -118,17 +118,22 @@ def cost_of(seen: Seen) -> dict[str, Any]:
 
 def numbers(call: Call, body: Numbers) -> Answer:
     """The cost of three numbers; kept in the project when asked."""
-    place, roots = call.place, call.studio.roots
-    table = place.table()
+    place = call.place
+    if body.keep:
+        with place.changing(body.seen) as table:
+            place.save(_with(table, call.project, body), call.studio.roots)
+        return {"say": "kept in the project", "reload": True}
+    made = project_in(_with(place.table(), call.project, body), place.file, place.file.name)
+    return cost_of(call.studio.watcher.look(made)) | {"ratio": made.ratio_in(made.prior)}
+
+
+def _with(table: dict[str, Any], project: Project, body: Numbers) -> dict[str, Any]:
+    """The project's table with the numbers that were changed; the weight is that of the method the page names."""
     given = body.model_dump(include={"per_image", "ratio"}, exclude_unset=True)
     prior = table.get("prior", {}) | given
     table["prior"] = {name: value for name, value in prior.items() if value is not None}
-    name, _ = weighed(call.project)
+    name, _ = weighed(project)
     if name and body.weight is not None:
         methods = table.setdefault("regularizers", {})
         methods[name] = methods.get(name, {}) | {"weight": body.weight}
-    if body.keep:
-        place.save(table, roots)
-        return {"say": "kept in the project", "reload": True}
-    made = project_in(table, place.file, place.file.name)
-    return cost_of(call.studio.watcher.look(made)) | {"ratio": made.ratio_in(made.prior)}
+    return table

@@ -6,10 +6,10 @@ from starlette.responses import JSONResponse, Response
 
 from tenuto.web.core import Answer, Call
 from tenuto.web.forms import judged, project_form, table_of
-from tenuto.words import Settings
+from tenuto.web.marks import Change
 
 
-class Values(Settings):
+class Values(Change):
     """What the form holds."""
 
     values: dict[str, str | list[str]]
@@ -24,8 +24,9 @@ def settings(call: Call) -> Response:
 
 def save(call: Call, body: Values) -> Answer | Response:
     place = call.place
-    table = table_of(body.values, place.table())
-    if wrong := judged(table):
-        return JSONResponse({"error": "some settings are not right yet", "fields": wrong}, 400)
-    place.save(table, call.studio.roots)
+    with place.changing(body.seen) as before:
+        table = table_of(body.values, before)
+        if wrong := judged(table):
+            return JSONResponse({"error": "some settings are not right yet", "fields": wrong}, 400)
+        place.save(table, call.studio.roots)
     return {"say": "saved", "reload": True}

@@ -18,7 +18,7 @@ from tenuto.web.places import DEMO, Place, new_place, own_place, places
 from tenuto.web.roots import Roots
 from tenuto.web.samples import PICTURES, passes, sampling
 from tenuto.web.story import reports_of
-from tenuto.web.views.concepts import KINDS, NewConcept, concept_table
+from tenuto.web.views.concepts import KINDS, NewConcept, concept_table, picture_folder
 from tenuto.words import Settings, TenutoError
 
 DEPTH = 3
@@ -78,7 +78,7 @@ def new(call: Call) -> Response:
 
 def create(call: Call, body: NewProject) -> Answer:
     roots, jobs = call.studio.roots, call.studio.jobs
-    folder = roots.allowed(body.images)
+    folder = picture_folder(body.images, roots)
     place = new_place(roots, body.name or folder.name)
     concept = concept_table(body, place.key, folder, place, roots)
     model = checkpoint(body.model.strip(), roots)
