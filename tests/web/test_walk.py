@@ -15,6 +15,7 @@ import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.request import urlopen
 
 import psutil
 import pytest
@@ -285,7 +286,7 @@ def test_the_whole_way(browser: Browser, page: Page, workspace: Path) -> None:
     browser.slide("[data-strip]", 2)
     assert browser.find("[data-strip-value]").text == "2"
     assert browser.find("[data-strip-arm]").get_attribute("src") != first
-    with urllib.request.urlopen(browser.button("Take this strength").get_attribute("href")) as file:
+    with urlopen(browser.button("Take this strength").get_attribute("href")) as file:
         twice = load(file.read())
     for name, tensor in load_file(workspace / "got.safetensors").items():
         assert torch.equal(twice[name], tensor * 2 if "lora_up" in name else tensor), name
