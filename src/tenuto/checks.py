@@ -12,6 +12,9 @@ from tenuto.files import hash_text
 if TYPE_CHECKING:
     from torch import Tensor
 
+CHECK = "tenuto_check"
+"""Key of the checksum in a safetensors header."""
+
 
 def json_check(value: Any) -> str:
     """Of plain data, whatever the order of its tables."""

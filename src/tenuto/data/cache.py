@@ -8,11 +8,9 @@ from pathlib import Path
 
 from torch import Tensor
 
-from tenuto.checks import tensors_check
+from tenuto.checks import CHECK, tensors_check
 from tenuto.files import hash_text, read_tensors, write_tensors
 from tenuto.words import TenutoError
-
-CHECK = "tenuto_check"
 
 
 def key_of(*parts: object) -> str:

@@ -17,15 +17,13 @@ from safetensors.torch import load
 from torch import Tensor
 from torch.optim import Optimizer
 
-from tenuto.checks import tensors_check
+from tenuto.checks import CHECK, tensors_check
 from tenuto.files import first_line, parse_json, serialized, write_tensors
 from tenuto.training.plan import Plan
 from tenuto.words import TenutoError
 
 Number = int | float | bool
 HEADER = "tenuto_state"
-CHECK = "tenuto_check"
-"""The checksum of all the rest."""
 GROUP = "group"
 """Begins the names of what an optimizer remembers apart from parameters."""
 
