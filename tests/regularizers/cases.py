@@ -55,7 +55,7 @@ CASES: dict[str, Case] = {
         loud=0.5,
         run={"steps": 8},
     ),
-    "trigger_contrast": Case(settings={"weight": 0.1, "share": 0.5}),
+    "trigger_contrast": Case(settings={"share": 0.5}),
     "overdriven_prior": Case(beside={"prior_prediction": PriorPrediction(weight=100.0)}),
     "hard_prompts": Case(beside={"prior_prediction": PriorPrediction(weight=100.0)}, run={"prior": two_prompts()}),
     "masked_prior": Case(run={"items": masked()}),
