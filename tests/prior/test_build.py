@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import multiprocessing
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -101,6 +102,30 @@ def test_the_whole_plan_is_made_in_its_order(tiny_base: Base, tmp_path: Path) ->
     pace = store.pace()
     assert pace is not None
     assert plan.minutes(pace) == pytest.approx(sum(image.seconds for image in images) / 60)
+
+
+def test_while_images_are_sampled_nothing_but_the_denoiser_is_on_the_device(
+    tiny_base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard: list[str] = []
+
+    def hear(name: str, letter: str) -> None:
+        asked = getattr(tiny_base, name)
+
+        def told(*args: Any, **more: Any) -> Any:
+            heard.append(letter)
+            return asked(*args, **more)
+
+        monkeypatch.setattr(tiny_base, name, told)
+
+    hear("encode_text", "e")
+    hear("rest", "r")
+    hear("predict", "p")
+    build(make_plan(), tiny_base, open_store(tiny_base, tmp_path))
+    order = re.sub(r"(.)\1+", r"\1", "".join(heard))
+    assert "p" in order
+    assert "ep" not in order, "the text encoders rest before the first step"
+    assert set(order.split("p")) <= {"er", "r", ""}
 
 
 def test_made_once(tiny_base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import stat
 import subprocess
 import sys
 from collections.abc import Callable
@@ -213,6 +214,25 @@ def test_plans_are_compared_by_their_leaves() -> None:
     many = Plan({str(number): number for number in range(9)})
     assert many.against(Plan()).endswith("; and 4 more")
     assert digest([1, 2]) != digest([1, 3])
+
+
+def test_a_power_cut_finds_the_old_file_or_the_new_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is in the file is on the disk before its name is, and the name before anybody goes on."""
+    log: list[str] = []
+    sync, replace = os.fsync, Path.replace
+
+    def heard(number: int) -> None:
+        log.append("folder" if stat.S_ISDIR(os.fstat(number).st_mode) else "content")
+        sync(number)
+
+    def renamed(own: Path, to: Path) -> Path:
+        log.append("name")
+        return replace(own, to)
+
+    monkeypatch.setattr(os, "fsync", heard)
+    monkeypatch.setattr(Path, "replace", renamed)
+    write_text(tmp_path / "a.txt", "whole")
+    assert log == ["content", "name", "folder"]
 
 
 def test_what_a_killed_process_left_of_a_file_goes_when_it_is_written(tmp_path: Path) -> None:

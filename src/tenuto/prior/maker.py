@@ -107,6 +107,7 @@ class Maker:
         size, base = images[0].bucket, self.base
         cond = self._told((image.prompt for image in images), size, passes)
         uncond = self._told((image.negative for image in images), size, passes) if self.sampler.guided else None
+        base.rest()  # what is not the denoiser leaves the device: more images fit
         seeds = [image.seed for image in images]
         heard = Recorder(base, seeds, self.sampler.steps, self.states) if self.states else None
         asked = heard.base if heard else base
