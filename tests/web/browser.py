@@ -46,7 +46,10 @@ class Browser:
         self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
 
     def open(self, url: str) -> None:
+        """Waits for the page itself: on a busy machine the driver comes back while the last one is still there."""
+        self.run("window.isLast = true")
         self.driver.get(url)
+        self.until(lambda: self.run("return !window.isLast && document.readyState === 'complete'"), what=url)
 
     def run(self, script: str, *given: Any) -> Any:
         return self.driver.execute_script(script, *given)

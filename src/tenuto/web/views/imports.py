@@ -70,8 +70,10 @@ def _read(body: Given, place: Place, roots: Roots) -> Imported:
         raise TenutoError(f"{name[:60]}: too large for a config")
     with _laid_down(texts, roots.workspace) as folder:
         given = folder if body.folder else folder / next(iter(texts))
-        # what it names is looked for from the workspace
-        read = import_project(given, place.folder, may_read=roots.holds, home=roots.workspace)
+        try:  # what it names is looked for from the workspace
+            read = import_project(given, place.folder, may_read=roots.holds, home=roots.workspace)
+        except TenutoError as error:
+            raise TenutoError(str(error).replace(str(given), name)) from error
     return replace(read, source=Path(name))
 
 
