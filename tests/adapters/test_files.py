@@ -13,6 +13,7 @@ from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline, UNet2D
 from safetensors.torch import load_file, save, save_file
 from torch import Tensor, nn
 
+from tenuto import pocket
 from tenuto.adapters.adapter import Adapter
 from tenuto.adapters.files import parse_lora, read_lora, write_lora
 from tenuto.adapters.header import hashes
@@ -375,3 +376,16 @@ def test_alpha_is_kept_with_its_tensor(tmp_path: Path) -> None:
     file = parse_lora(tmp_path, tensors, {})
     assert file.lora("lora_unet.conv_in").scale == 0.5
     assert file.layers["lora_unet.conv_in"].tensors[ALPHA].shape == (1,)
+
+
+def test_whose_layer_names_it_has_may_stand_in_the_header(tmp_path: Path) -> None:
+    """Pocket's U-Net has attention where SDXL's has: without a word of the header its layers would be renamed."""
+    ours = Path(pocket.__file__).parent / "loras" / "second-character.safetensors"
+    read = read_lora(ours)
+    assert read.layout == "sd"
+    write_lora(read, tmp_path / "again.safetensors", read.naming)
+    before, after = load_file(ours), load_file(tmp_path / "again.safetensors")
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    silent = parse_lora(ours, before, {})
+    assert silent.layout == "sdxl", "so it looks"

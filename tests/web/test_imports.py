@@ -113,11 +113,8 @@ def test_files_and_folders_are_dropped(page: Client, workspace: Path, tmp_path: 
             browser.see(f"A training of {system}")
             assert browser.find("[data-drop] b").text == name
             assert browser.driver.find_elements("css selector", "[data-carried] li")
-        for wrong, said in (
-            ("x.safetensors", "no config"),
-            ("x.json", "x.json: not recognised"),
-            ("", "No file was dropped"),
-        ):
+        wrong = {"x.safetensors": "no config", "x.json": "x.json: not recognised", "": "No file was dropped"}
+        for name, said in wrong.items():
             browser.open(f"{page.url}/import")
             browser.run(DROP, name, "{}")
             browser.see(said)

@@ -123,7 +123,9 @@ def parse_lora(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str,
         kohya += _is_kohya(key)
     if not found:
         raise TenutoError(f"{path}: {_what_else(tensors)}")
-    layout = layout_of(found, ldm=any(word in key for key in tensors for word in ("input_blocks", "output_blocks")))
+    ldm = any(word in key for key in tensors for word in ("input_blocks", "output_blocks"))
+    told = str(metadata.get("modelspec.architecture", "")).startswith("stable-diffusion-v")
+    layout: Layout = "sd" if told and not ldm else layout_of(found, ldm)
     if any(_context(name, own) == 2048 for name, own in found.items()):
         layout = "sdxl"
     if not kohya:
