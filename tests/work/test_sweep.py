@@ -190,7 +190,7 @@ def test_from_file_to_page(tiny_folder: Path, tmp_path: Path, monkeypatch: pytes
     def never(*_: object, **__: object) -> None:
         raise AssertionError("read again")
 
-    monkeypatch.setattr("tenuto.evaluation.bench.Bench.latents", never)
+    monkeypatch.setattr("tenuto.evaluation.bench.Bench._sampled", never)
     monkeypatch.setattr("tenuto.training.loop.Run.learn", never)
     monkeypatch.setattr(Answers, "of_base", never)
     assert run_sweep(sweep, tmp_path / "out") == result
