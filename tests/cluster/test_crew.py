@@ -147,6 +147,7 @@ def test_one_prior_set_is_made_by_both(joined: Joined, tiny_folder: Path, tmp_pa
     assert len(made[0] + made[1]) == len({*made[0], *made[1]}) == IMAGES, "nobody has made what the other one has"
 
 
+@pytest.mark.slow
 def test_makers_of_a_prior_set_are_killed(joined: Joined, tiny_folder: Path, tmp_path: Path) -> None:
     """Without a retry it is one line, and what was made stays; the same command, with one, makes the same set."""
     sweeps = {name: load_sweep(write(tmp_path / name, tiny_folder, SET)) for name in ("here", "there")}
@@ -172,6 +173,7 @@ def test_makers_of_a_prior_set_are_killed(joined: Joined, tiny_folder: Path, tmp
     assert_same(tmp_path / "here" / "store", store)
 
 
+@pytest.mark.slow
 def test_a_machine_is_lost_in_the_middle(joined: Joined, alone: Path, tiny_folder: Path, tmp_path: Path) -> None:
     """Both are in the middle of a training when one of them is gone; the other one ends the sweep."""
     sweep, out, heard = load_sweep(write(tmp_path, tiny_folder, ASK)), tmp_path / "out", Heard()

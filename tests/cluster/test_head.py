@@ -20,6 +20,7 @@ from tests.work.test_sweep import write
 ONE = {"seeds": [3], "settings": QUICK, "arms": {"held": {}}}
 
 
+@pytest.mark.slow
 def test_the_head_is_lost(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its only training is held in the middle, so it cannot end before."""
     files = {name: write(tmp_path / name, tiny_folder, ONE) for name in ("here", "there")}
