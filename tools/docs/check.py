@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import IO
 from urllib.request import urlopen
 
+import torch
 from tools.docs.blocks import PAGES, ROOT, Command, blocks, commands, commands_in
 from tools.docs.record import keep
 from tools.docs.stage import FILES, PROJECT, set_up
@@ -75,6 +76,7 @@ def main(names: Sequence[str]) -> int:
 def run_pages(names: Sequence[str]) -> Iterator[tuple[Path, list[Outcome]]]:
     """Each page of these names (or every one) that has commands to run, with what came of them."""
     skipped = left()
+    torch.set_num_threads(1)  # the fork of a process whose OpenMP has begun threads waits for them for ever
     with tempfile.TemporaryDirectory(prefix="tenuto-docs-") as place:
         for page in PAGES:
             if (not names or page.stem in names) and asked(page, skipped):
