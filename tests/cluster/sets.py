@@ -26,12 +26,10 @@ QUICK: dict[str, Any] = {
 
 
 @dataclass(frozen=True)
-class Noted:
-    """A prior set; each machine notes what it has made, and goes on from its first batch once all have made one."""
+class PriorSet:
+    """The task of making one, as a runner sees it."""
 
     task: PriorTask
-    notes: Path
-    machines: int
 
     @property
     def name(self) -> str:
@@ -39,6 +37,14 @@ class Noted:
 
     together = True
     counted_by = "prior images"
+
+
+@dataclass(frozen=True)
+class Noted(PriorSet):
+    """A prior set; each machine notes what it has made, and goes on from its first batch once all have made one."""
+
+    notes: Path
+    machines: int
 
     def __call__(self, listener: Listener, stop: Stop) -> int:
         own = self.notes / ray.get_runtime_context().get_node_id()
@@ -54,21 +60,13 @@ class Noted:
 
 
 @dataclass(frozen=True)
-class Writing:
+class Writing(PriorSet):
     """A prior set of which no further batch is put into its place once this many are there, until `go` is there or it
     is asked to stop."""
 
-    task: PriorTask
     store: Path
     batches: int
     go: Path
-
-    @property
-    def name(self) -> str:
-        return self.task.name
-
-    together = True
-    counted_by = "prior images"
 
     def __call__(self, listener: Listener, stop: Stop) -> int:
         with still_once(lambda: self._enough() and not self.go.exists() and not stop()):

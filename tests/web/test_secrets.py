@@ -15,25 +15,11 @@ from tenuto.web.core import TABS
 from tenuto.web.jobs import Job
 from tenuto.web.login import PASSWORD
 from tenuto.web.serve import SHORTEST
-from tests.jobs import CONCEPT, plain_pictures, until
+from tests.jobs import plain_pictures, until
 from tests.web.server import Client, started
+from tests.web.test_jobs import PROJECT
 
 SECRET = "correct horse battery"
-PROJECT = f"""{CONCEPT}trigger = "zxq"
-[prior]
-per_image = 1
-store = "store"
-[prior.sampler]
-steps = 2
-[training]
-steps = 100000
-batch = 1
-watch_every = 0
-[training.adapter]
-rank = 2
-[arms]
-plain = false
-"""
 
 
 def test_no_run_and_no_page_is_told_the_password(
