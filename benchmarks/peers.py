@@ -10,7 +10,6 @@ said and the others go on.
 
 On the CPU each has one thread and processor seconds are counted, so that other work on the machine hardly moves them;
 on a GPU clock seconds are. The model is pocket, or `sd1` or `sdxl`: that architecture at full size with random weights.
-sd-scripts knows those two only.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -33,6 +32,7 @@ from benchmarks.programs import (
     Bench,
     Diffusers,
     Failed,
+    Hold,
     Made,
     Program,
     SdScripts,
@@ -72,6 +72,10 @@ class Results:
         found = [own[field] for own in self.taken.get(name, ()) if own.get(field) is not None]
         return statistics.median(found) if found else None
 
+    def failed(self) -> dict[str, str]:
+        """Whose work failed -> the last words."""
+        return {name: own["failed"] for name, all_of in self.taken.items() for own in all_of if "failed" in own}
+
 
 def main(
     diffusers: Annotated[Path | None, typer.Option(help="diffusers' examples/dreambooth")] = None,
@@ -91,6 +95,9 @@ def main(
     batch: Annotated[list[int] | None, typer.Option(help="instance pictures an update; as often as wanted")] = None,
     checkpointed: Annotated[list[int] | None, typer.Option(help="the same, with gradient checkpointing")] = None,
     compiled: Annotated[bool, typer.Option(help="tenuto also with torch.compile")] = False,
+    holding: Annotated[bool, typer.Option(help="also without prior pictures and with tenuto's own default")] = False,
+    job: Annotated[int, typer.Option(help="updates of the job whose cost of holding is told")] = 1000,
+    pool: Annotated[int, typer.Option(help="its prior images")] = 100,
     images: Annotated[int, typer.Option(help="of tenuto's: a multiple of 12, more than 16; 0: none")] = 0,
     made: Annotated[int, typer.Option(help="of diffusers' script: a multiple of 4, more than 4")] = 12,
     steps: Annotated[int, typer.Option(help="of tenuto's sampler; the peer takes its pipeline's 50")] = 20,
@@ -98,8 +105,9 @@ def main(
     until: Annotated[float, typer.Option(help="seconds after which nothing new is begun")] = float("inf"),
     out: Annotated[Path | None, typer.Option(help="all that was measured, as JSON")] = None,
 ) -> None:
-    works = [Work(own, False) for own in batch or (() if checkpointed else (4,))]
-    works += [Work(own, True) for own in checkpointed or ()]
+    works = [Work(own) for own in batch or (() if checkpointed else (4,))]
+    works += [Work(own, checkpointing=True) for own in checkpointed or ()]
+    works += [replace(own, hold=hold) for own in works for hold in (Hold.NOTHING, Hold.OWN) if holding]
     results = Results(out, time.time(), until, {})
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as place:
         bench = Bench(Path(place), model, device, precision, side, rank, updates, limit)
@@ -111,24 +119,30 @@ def main(
             programs["tenuto, compiled"] = Tenuto(bench, Path(sys.executable), own, compiled=True)
         if diffusers:
             programs["diffusers"] = Diffusers(bench, python.absolute(), path, diffusers.resolve())
-        if sd_scripts and model in LAYOUTS:
-            read = bench.base if sd_folder else bench.file
+        if sd_scripts:
+            read = bench.base if sd_folder or model not in LAYOUTS else bench.file
             theirs = (sd_python or python).absolute()
             programs["sd-scripts"] = SdScripts(bench, theirs, sd_path, sd_scripts.resolve(), read)
         for _ in range(rounds):
             for work in works:
                 for name, program in programs.items():
-                    results.add(_title(work, name), partial(program.train, work))
+                    if isinstance(program, Tenuto) or work.hold != Hold.OWN:
+                        results.add(_title(work, name), partial(program.train, work))
             if images:
                 results.add("tenuto", partial(prior_images, ours, images, steps))
                 peer = programs.get("diffusers")
                 if isinstance(peer, Diffusers):
                     results.add("diffusers", partial(class_images, peer, made))
     show(results, works, list(programs), steps)
+    if holding and images:
+        show_holding(results, [own for own in works if own.hold == Hold.NOTHING], list(programs), job, pool)
+    for name, words in results.failed().items():
+        print(f"\n{name} failed: {words}")
+    raise SystemExit(1 if results.failed() else 0)
 
 
 def _title(work: Work, program: str) -> str:
-    return f"{work.batch} + {work.batch}{', checkpointing' * work.checkpointing}, {program}"
+    return f"{work}, {program}"
 
 
 def show(results: Results, works: list[Work], programs: list[str], steps: int) -> None:
@@ -146,11 +160,22 @@ def show(results: Results, works: list[Work], programs: list[str], steps: int) -
     made = {name: results.of(name, "each") for name in ("diffusers", "tenuto")}
     if any(made.values()):
         print(f"\nSeconds per prior image (diffusers 50 steps, tenuto {steps}): {made}")
-    failed = {name: own["failed"] for name, all_of in results.taken.items() for own in all_of if "failed" in own}
-    for name, words in failed.items():
-        print(f"\n{name} failed: {words}")
-    if failed:
-        raise SystemExit(1)
+
+
+def show_holding(results: Results, works: list[Work], programs: list[str], job: int, pool: int) -> None:
+    """Markdown: (prior set + training with it) / training without, in seconds of a whole job."""
+    print(f"\n| {job} updates, {pool} prior images | plain, s | prior set, s | held training, s | cost of holding |")
+    print("|---|---|---|---|---|")
+    for work in works:
+        for name in programs:
+            plain = results.of(_title(work, name), "each")
+            image = results.of(name.partition(",")[0], "each")
+            for hold in (Hold.PICTURES, Hold.OWN):
+                held = results.of(_title(replace(work, hold=hold), name), "each")
+                if plain and image and held:
+                    cost = (held * job + image * pool) / (plain * job)
+                    cells = f"{plain * job:.0f} | {image * pool:.0f} | {held * job:.0f} | {cost:.2f}"
+                    print(f"| {_title(work, name)}, {hold} | {cells} |")
 
 
 if __name__ == "__main__":

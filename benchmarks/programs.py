@@ -11,6 +11,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, final
 
@@ -35,12 +36,28 @@ TICK = 0.02
 GIB = 2**30
 
 
+class Hold(StrEnum):
+    """What holds the base."""
+
+    NOTHING = ""
+    PICTURES = "prior preservation"
+    """As many prior pictures an update as instance pictures."""
+    OWN = "its own default"
+    """What the program does where nobody asks for anything."""
+
+
 @dataclass(frozen=True)
 class Work:
     """What every program is asked to do."""
 
     batch: int
-    checkpointing: bool
+    """Instance pictures an update."""
+    checkpointing: bool = False
+    hold: Hold = Hold.PICTURES
+
+    def __str__(self) -> str:
+        rows = f"{self.batch} + {self.batch}" if self.hold == Hold.PICTURES else str(self.batch)
+        return rows + ", held" * (self.hold == Hold.OWN) + ", checkpointing" * self.checkpointing
 
 
 @dataclass(frozen=True)
@@ -218,12 +235,18 @@ class Diffusers(Program):
     def training(self, work: Work) -> list[str]:
         count = max(PICTURES, work.batch * self.bench.updates)
         more = ["--gradient_checkpointing"] * work.checkpointing  # its loader cannot have workers: texts are on the GPU
-        classes = ["--class_data_dir", self.bench.class_pictures(count), "--num_class_images", str(count)]
         if self.bench.xl:
             more += ["--repeats", str(-(-count // PICTURES))]
         else:
             more += ["--pre_compute_text_embeddings"]  # the other always does
-        return self.command(work.batch, *classes, *more)
+        if work.hold == Hold.PICTURES:
+            more += self.classes(self.bench.class_pictures(count), count)
+        return self.command(work.batch, *more)
+
+    def classes(self, folder: str, count: int) -> list[str]:
+        """The class pictures; it makes those that the folder lacks."""
+        told = ["--class_data_dir", folder, "--class_prompt", CLASS, "--num_class_images", str(count)]
+        return ["--with_prior_preservation", *told]
 
     def command(self, batch: int, *more: str) -> list[str]:
         """`--train_batch_size` counts the instance pictures alone."""
@@ -231,8 +254,8 @@ class Diffusers(Program):
         return [
             str(self.folder / f"train_dreambooth_lora{'_sdxl' * bench.xl}.py"),
             "--pretrained_model_name_or_path", str(bench.base), "--instance_data_dir", "pictures",
-            "--with_prior_preservation", "--instance_prompt", f"{CONCEPTS[CONCEPT].trigger}, {CLASS}",
-            "--class_prompt", CLASS, "--rank", str(bench.rank), "--resolution", str(bench.side),
+            "--instance_prompt", f"{CONCEPTS[CONCEPT].trigger}, {CLASS}",
+            "--rank", str(bench.rank), "--resolution", str(bench.side),
             "--train_batch_size", str(batch), "--learning_rate", "1e-4", "--lr_warmup_steps", "0", "--seed", "0",
             "--max_train_steps", str(bench.updates), "--output_dir", "peer",
             "--mixed_precision", "bf16" if bench.precision == "bf16" else "no", *more,
@@ -251,11 +274,13 @@ class SdScripts(Program):
     def training(self, work: Work) -> list[str]:
         bench = self.bench
         precision = "bf16" if bench.precision == "bf16" else "no"
+        regular = work.hold == Hold.PICTURES
         command = [
             "--set", NARROW, str(self.folder / f"{'sdxl_' * bench.xl}train_network.py"),
             "--pretrained_model_name_or_path", str(self.base), "--tokenizer_cache_dir", "tokenizers",
-            "--train_data_dir", "sd-train", "--reg_data_dir", "sd-reg", "--caption_extension", ".txt",
-            "--resolution", str(bench.side), "--train_batch_size", str(2 * work.batch), "--cache_latents", "--sdpa",
+            "--train_data_dir", "sd-train", *(["--reg_data_dir", "sd-reg"] if regular else ()),
+            "--caption_extension", ".txt", "--resolution", str(bench.side),
+            "--train_batch_size", str(work.batch * (2 if regular else 1)), "--cache_latents", "--sdpa",
             "--network_module", "networks.lora", "--network_dim", str(bench.rank), "--network_alpha", str(bench.rank),
             "--network_train_unet_only", "--optimizer_type", "AdamW", "--learning_rate", "1e-4",
             "--lr_scheduler", "constant", "--max_train_steps", str(bench.updates), "--mixed_precision", precision,
@@ -279,28 +304,31 @@ class Tenuto(Program):
             "training.gradient_checkpointing": json.dumps(work.checkpointing),
             "training.compile": json.dumps(self.compiled),
         }
-        project = self.write(regular=True)
-        return ["-m", "tenuto", "train", project, "--out", "run", *_sets(changes)]
+        return ["-m", "tenuto", "train", self.write(work.hold), "--out", "run", *_sets(changes)]
 
     def environment(self) -> dict[str, str]:
         return super().environment() | {"TENUTO_HOME": str(self.bench.folder / "home")}
 
-    def write(self, *, regular: bool) -> str:
-        """The project, with the peers' own class pictures or with prior images to be made."""
+    def write(self, hold: Hold) -> str:
+        """The project: held by nothing, by the peers' own class pictures, or by prior images that are made."""
         bench, own = self.bench, CONCEPTS[CONCEPT]
-        folders = [{"path": "reg", "caption": CLASS}] if regular else []
+        prior: dict[Hold, dict[str, Any]] = {
+            Hold.NOTHING: {"ratio": 0.0, "per_image": 0},
+            Hold.PICTURES: {"ratio": 1.0, "per_image": 0, "folders": [{"path": "reg", "caption": CLASS}]},
+            Hold.OWN: {"per_image": 1},
+        }
         project = {
             "base": {"model": str(bench.base), "device": bench.device},
             "concepts": [{"name": own.name, "images": "captioned", "trigger": own.trigger, "class_word": CLASS}],
             "data": {"buckets": {"area": bench.side**2, "max_ratio": 1.0, "upscale": True}},
-            "prior": {"ratio": 1.0, "per_image": 0, "folders": folders},
+            "prior": prior[hold],
             "training": {
                 "steps": bench.updates, "precision": bench.precision, "save_every": 100_000, "watch_every": 0,
                 "adapter": {"rank": bench.rank}, "optimizer": {"lr": 1e-4},
             },
             "arms": {"plain": False},
         }  # fmt: skip
-        name = "regular.toml" if regular else "made.toml"
+        name = f"{hold.name.lower()}.toml"
         (bench.folder / name).write_bytes(tomli_w.dumps(project).encode())
         return name
 
@@ -366,14 +394,14 @@ def class_images(program: Diffusers, count: int) -> Made:
     """The peer's pipeline takes 50 steps, on 4 pictures at once; only whole fours are counted."""
     place = program.bench.folder / "class"
     shutil.rmtree(place, ignore_errors=True)
-    command = program.command(1, "--class_data_dir", "class", "--num_class_images", str(count))
+    command = program.command(1, *program.classes("class", count))
     return watched(program, command, lambda said: len(list(place.iterdir())) // 4 * 4 if place.exists() else 0, count)
 
 
 def prior_images(program: Tenuto, count: int, steps: int) -> Made:
     shutil.rmtree(program.bench.folder / "fresh", ignore_errors=True)
     changes = {"prior.store": "fresh", "prior.per_image": count // PICTURES, "prior.sampler.steps": steps}
-    command = ["-m", "tenuto", "prior", "build", program.write(regular=False), *_sets(changes)]
+    command = ["-m", "tenuto", "prior", "build", program.write(Hold.OWN), *_sets(changes)]
 
     def done(said: str) -> int:
         found = re.findall(r"prior images (\d+)/", said)
