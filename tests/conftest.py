@@ -66,6 +66,12 @@ def tiny_base(tiny_folder: Path) -> Base:
     return open_base(str(tiny_folder), device="cpu")
 
 
+@pytest.fixture
+def tiny_fp8_base(tiny_folder: Path) -> Base:
+    """The same in 8 bits."""
+    return open_base(str(tiny_folder), device="cpu", fp8=True)
+
+
 @pytest.fixture(scope="session")
 def tiny_v_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_sd_folder(tmp_path_factory.mktemp("tiny") / "sd-v", prediction="v_prediction", seed=1)

@@ -19,7 +19,7 @@ from tenuto.training.loop import train
 from tenuto.words import Size
 from tests.steps import WIDE, make_run, things
 
-FAMILIES = ("tiny_base", "tiny_v_base", "tiny_xl_base", "tiny_xl_snr_base")
+FAMILIES = ("tiny_base", "tiny_v_base", "tiny_xl_base", "tiny_xl_snr_base", "tiny_fp8_base")
 PARTS: tuple[Part, ...] = ("attention", "feed_forward", "convolution", "text_encoder")
 SQUARE = Size(16, 16)
 PROMPTS = ["a", "another thing", ""]

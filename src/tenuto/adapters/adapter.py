@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from fnmatch import fnmatchcase
 from typing import Any, Self, cast
 
@@ -13,9 +13,10 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor, nn
 
 from tenuto.adapters.layers import Layer
-from tenuto.adapters.tuners.base import NAME, Rank, Tuner, Update, weight_of
+from tenuto.adapters.tuners.base import NAME, Rank, Tuner, Update
 from tenuto.adapters.tuners.catalogue import DORA, LORA, TUNERS, KindName
 from tenuto.families.base import Base, Part
+from tenuto.families.narrow import to_write
 from tenuto.words import Settings, TenutoError
 
 BLOCKS: dict[str, tuple[str, ...]] = {
@@ -246,10 +247,10 @@ class Adapter:
         """W' - W of one layer, in float32: [out, in] or [out, in, k, k]."""
         return self.tuner.change(self._layers[name])
 
-    def changes(self) -> Iterator[tuple[nn.Parameter, Tensor]]:
-        """Each adapted weight of the base with its `change`, one at a time."""
+    def changes(self) -> Iterator[tuple[nn.Module, Tensor]]:
+        """Each adapted layer of the base with its `change`, one at a time."""
         for name, layer in self._layers.items():
-            yield weight_of(layer), self.change(name)
+            yield layer.get_base_layer(), self.change(name)
 
     def state(self) -> dict[str, Tensor]:
         """ "<prefix>.<layer>.<parameter>" -> detached float32 copy on the CPU."""
@@ -278,18 +279,24 @@ class Adapter:
 
 
 @contextmanager
-def added(changes: Iterable[tuple[nn.Parameter, Tensor]], s: float = 1.0) -> Iterator[None]:
-    """Weights plus s times their changes inside the block; bit for bit what they were afterwards."""
-    kept: list[tuple[nn.Parameter, Tensor]] = []
-    try:
-        with torch.no_grad():
-            for weight, change in changes:
-                kept.append((weight, weight.detach().clone()))
-                weight.add_(change.to(weight), alpha=s)
+def added(changes: Iterable[tuple[nn.Module, Tensor]], s: float = 1.0) -> Iterator[None]:
+    """Layers' weights plus s times their changes inside the block; bit for bit what they were afterwards."""
+    with ExitStack() as layers:
+        for layer, change in changes:
+            layers.enter_context(_changed(layer, change, s))
         yield
-    finally:
-        with torch.no_grad():
-            for weight, before in kept:
+
+
+@contextmanager
+def _changed(layer: nn.Module, change: Tensor, s: float) -> Iterator[None]:
+    with to_write(layer) as weight:
+        before = weight.detach().clone()
+        try:
+            with torch.no_grad():
+                weight.add_(change.to(weight), alpha=s)
+            yield
+        finally:
+            with torch.no_grad():
                 weight.copy_(before)
 
 

@@ -43,5 +43,5 @@ class RoundedConv2d(nn.Conv2d):
 
 
 def alike(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Both in the inputs' precision; in float32 on a CPU, which may have no other (families/upcast.py)."""
+    """Both in the inputs' precision; in float32 on a CPU, which may have no other (families/narrow.py)."""
     return (x.float(), weight) if x.device.type == "cpu" else (x, weight.to(x.dtype))

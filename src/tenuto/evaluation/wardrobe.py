@@ -7,8 +7,6 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from tenuto.adapters.adapter import Adapter
 from tenuto.evaluation.bench import Bench
 
@@ -55,7 +53,7 @@ class Wardrobe:
         would be read as drift."""
         if adapter is None:
             return nullcontext()
-        return adapter.merged(strength) if self._bench.base.dtype == torch.float32 else adapter.strength(strength)
+        return adapter.strength(strength) if self._bench.base.coarse else adapter.merged(strength)
 
     def bare(self) -> None:
         """Take everything off."""

@@ -83,6 +83,8 @@ class Base(ABC):
     process: Process
     device: torch.device
     dtype: torch.dtype
+    coarse: bool
+    """Whether its weights have few bits: a change that was added to them would be rounded."""
     denoiser: nn.Module
     text_encoders: dict[str, nn.Module]
     """kohya prefix ("lora_te"; "lora_te1" and "lora_te2" where there are two) -> module."""

@@ -62,14 +62,15 @@ def open_base(
     dtype: torch.dtype = torch.float32,
     vae: str | None = None,
     clip_skip: int = 1,
+    fp8: bool = False,
     prediction: Told = "auto",
     zero_terminal_snr: bool | None = None,
 ) -> Base:
     """Load a base, frozen, from safetensors only. Raises TenutoError when it is missing, damaged or of no known family.
 
     vae: another autoencoder, a folder or a .safetensors file; clip_skip: 2 reads the text encoder one layer before its
-    last (NAI and kin; SDXL does so anyway). prediction, zero_terminal_snr: what the network answers, where the file
-    does not say so or says it wrongly; what was found stands in the base's `notes`.
+    last (NAI and kin; SDXL does so anyway); fp8: the U-Net's blocks lie in 8 bits. prediction, zero_terminal_snr: what
+    the network answers, where the file does not say so or says it wrongly; what was found stands in the base's `notes`.
     """
     source = find_base(model)
     place = source if isinstance(source, Path) else fetch_base(source)
@@ -79,6 +80,7 @@ def open_base(
         dtype=dtype,
         vae=Path(vae).expanduser() if vae else None,
         clip_skip=clip_skip,
+        fp8=fp8,
         noising=Wish(prediction, zero_terminal_snr),
     )
     try:

@@ -14,8 +14,8 @@ from torch.utils.checkpoint import checkpoint
 
 from tenuto.families.base import Base, Geometry, Part
 from tenuto.families.loaded import Loaded
+from tenuto.families.narrow import compute_in_float32, lacks, lie_in_float8
 from tenuto.families.process import from_alphas
-from tenuto.families.upcast import compute_in_float32, lacks
 from tenuto.files import hash_text
 from tenuto.words import Size, TenutoError
 
@@ -45,7 +45,11 @@ class LatentDiffusion(Base):
         self.layer = max(request.clip_skip, self.LAYER)
         self.hash = loaded.content
         if self.layer != self.LAYER:
-            self.hash = hash_text(loaded.content, f"clip_skip {self.layer}")
+            self.hash = hash_text(self.hash, f"clip_skip {self.layer}")
+        if request.fp8:
+            lie_in_float8(unet)
+            self.hash = hash_text(self.hash, "fp8")
+        self.coarse = request.fp8 or request.dtype != torch.float32
         self.notes = (f"{loaded.title}, {loaded.noising}", *loaded.remarks)
         self.words = loaded.words
         self.denoiser = _frozen(unet, self.device)

@@ -23,6 +23,8 @@ class Request:
     vae: Path | None = None
     """Another autoencoder: a diffusers folder or a .safetensors file."""
     clip_skip: int = 1
+    fp8: bool = False
+    """Whether the U-Net's blocks shall lie in 8 bits."""
     noising: Wish
 
 

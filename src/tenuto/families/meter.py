@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tenuto.families.base import Base
-from tenuto.families.upcast import compute_in_float32, lacks
+from tenuto.families.narrow import compute_in_float32, lacks, lie_in_float8, show_as
 
 META = torch.device("meta")
 _attention = F.scaled_dot_product_attention
@@ -121,8 +121,8 @@ def _anew(shaped: Any) -> Any:
     return shaped.value if isinstance(shaped, Other) else tuple(map(_anew, shaped))
 
 
-def weightless(base: Base, dtype: torch.dtype | None = None) -> Base:
-    """The same checkpoint without weights, on the meta device; `dtype` as if it had been loaded in that."""
+def weightless(base: Base, dtype: torch.dtype | None = None, *, fp8: bool = False) -> Base:
+    """The same checkpoint without weights, on the meta device; `dtype` and `fp8` as if it had been loaded so."""
     own = [part for part in vars(base).values() if isinstance(part, nn.Module)]
     networks = {id(part) for part in base.modules().values()}
     memo: dict[int, Any] = {id(base.words): base.words} if hasattr(base, "words") else {}
@@ -134,6 +134,9 @@ def weightless(base: Base, dtype: torch.dtype | None = None) -> Base:
             memo[id(buffer)] = torch.empty_like(buffer, device=META)
     twin = copy.deepcopy(base, memo)
     twin.device, twin.dtype = META, dtype or base.dtype
+    show_as(twin.denoiser, twin.dtype)
+    if fp8:
+        lie_in_float8(twin.denoiser)
     if lacks(base.device, twin.dtype):
         for network in twin.modules().values():
             compute_in_float32(network)

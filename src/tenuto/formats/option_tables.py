@@ -23,6 +23,10 @@ CARRIED: dict[str, Rule] = {
     "flip_aug": Goes("data.variation.flip", flag, unset=(None, "", False)),
     "gradient_checkpointing": Goes("training.gradient_checkpointing", flag),
     "torch_compile": Goes("training.compile", flag, unset=(None, "", False)),
+    "fp8_base": Goes(
+        "base.fp8", flag, unset=(None, "", False), note="the U-Net's blocks; the text encoders leave the device instead"
+    ),
+    "fp8_base_unet": Goes("base.fp8", flag, unset=(None, "", False)),
     "save_precision": Goes("training.save_precision", saved_precision, unset=(None, "", "float")),
     "validation_split": Goes("data.validation", below_one, unset=(None, "", 0, 0.0)),
     "scale_weight_norms": Goes("regularizers.max_norm.limit", above_zero, unset=(None, "", 0, 0.0, "0")),
@@ -42,7 +46,7 @@ LEFT = reasons({
         "cache_latents cache_latents_to_disk vae_batch_size skip_cache_check cache_text_encoder_outputs "
         "cache_text_encoder_outputs_to_disk text_encoder_batch_size max_data_loader_n_workers "
         "persistent_data_loader_workers xformers sdpa mem_eff_attn lowram highvram lowvram full_fp16 full_bf16 "
-        "fp8_base fp8_base_unet no_half_vae cpu_offload_checkpointing fused_backward_pass dynamo_backend "
+        "no_half_vae cpu_offload_checkpointing fused_backward_pass dynamo_backend "
         "tokenizer_cache_dir disable_mmap_load_safetensors deepspeed zero_stage ddp_timeout "
         "ddp_gradient_as_bucket_view ddp_static_graph num_cpu_threads_per_process cache_info blocks_to_swap",
     "where and how results are saved: tenuto writes runs/<name>/<arm>/seed-N/lora.safetensors with its own metadata":

@@ -44,6 +44,10 @@ class BaseSettings(Settings):
     clip_skip: PositiveInt = 1
     """Which of the text encoder's last layers is read: 1 the last, 2 the one before (NAI and its children). SDXL
     always reads the one before the last: 1 and 2 are the same there."""
+    fp8: bool = False
+    """Keep the U-Net's weights in 8 bits (sd-scripts' fp8_base): half of the memory of bf16, for cards on which it
+    would not fit. They are computed with in `training.precision`. What the base answers moves a little (memory page of
+    the docs), so the prior set is made anew; the LoRA is an ordinary one."""
     prediction: Told = "auto"
     """auto: what the checkpoint says; eps or v where it doesn't say or says it wrongly."""
     zero_terminal_snr: bool | None = None

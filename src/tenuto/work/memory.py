@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from math import ceil
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import psutil
@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from tenuto.adapters.adapter import Adapter
+from tenuto.adapters.tuners.base import weight_of
 from tenuto.data.problems import Problem
 from tenuto.data.tags import remove_trigger
 from tenuto.families.base import Base
@@ -38,16 +39,33 @@ CARDS = (8, 10, 12, 24)
 PROGRAM = 0.7
 """GiB: the device's context, the libraries' work space and what lies idle between tensors. An assumption."""
 SAVINGS: tuple[dict[str, Any], ...] = (
-    {"precision": "bf16"},
-    {"gradient_checkpointing": True},
-    {"micro_batch": 1},
+    {"training.precision": "bf16"},
+    {"training.gradient_checkpointing": True},
+    {"training.micro_batch": 1},
+    {"base.fp8": True},
 )
 """Settings that need less memory, in the order in which they are tried, each on top of those before it: the first costs
 least."""
 
 
-TWINS: WeakKeyDictionary[Base, dict[torch.dtype, Base]] = WeakKeyDictionary()
-"""What it is counted on: of every open base, copies without weights, by number type."""
+TWINS: WeakKeyDictionary[Base, dict[tuple[torch.dtype, bool], Base]] = WeakKeyDictionary()
+"""What it is counted on: of every open base, copies without weights, by number type and whether they lie in 8 bits."""
+
+
+class Way(NamedTuple):
+    """To train."""
+
+    settings: TrainingSettings
+    fp8: bool
+
+    def get(self, name: str) -> Any:
+        """A setting by its whole name."""
+        return self.fp8 if name == "base.fp8" else getattr(self.settings, name.removeprefix("training."))
+
+    def put(self, changes: Mapping[str, Any]) -> Way:
+        """The same with other settings."""
+        own = {name.removeprefix("training."): value for name, value in changes.items() if name != "base.fp8"}
+        return Way(self.settings.model_copy(update=own), changes.get("base.fp8", self.fp8))
 
 
 @dataclass(frozen=True)
@@ -85,11 +103,12 @@ class Memory:
     prepared: Prepared
     precisions: Mapping[str, torch.dtype]
     """training.precision -> number type of the base."""
-    _needs: dict[TrainingSettings, Need] = field(default_factory=dict)
+    _needs: dict[Way, Need] = field(default_factory=dict)
 
     @property
-    def settings(self) -> TrainingSettings:
-        return self.prepared.project.training
+    def way(self) -> Way:
+        """The project's own."""
+        return Way(self.prepared.project.training, self.prepared.project.base.fp8)
 
     @property
     def size(self) -> Size:
@@ -99,9 +118,9 @@ class Memory:
             own + [image.bucket for image in self.prepared.plan.images], key=lambda size: size.width * size.height
         )
 
-    def total(self, settings: TrainingSettings | None = None) -> int:
+    def total(self, way: Way | None = None) -> int:
         """The most that is held at any time."""
-        need = self.need(settings or self.settings)
+        need = self.need(way or self.way)
         project = self.prepared.project
         pictures = self.prior_batch
         work = max(need.training(), need.comparing(project.comparison.batch))
@@ -121,36 +140,36 @@ class Memory:
         prior = self.prepared.project.prior
         return min(prior.at_once or prior.batch, len(self.prepared.plan.images))
 
-    def need(self, settings: TrainingSettings) -> Need:
-        if settings not in self._needs:
-            self._needs[settings] = self._counted(settings)
-        return self._needs[settings]
+    def need(self, way: Way) -> Need:
+        if way not in self._needs:
+            self._needs[way] = self._counted(way)
+        return self._needs[way]
 
-    def _counted(self, settings: TrainingSettings) -> Need:
-        base, project = self._twin(settings.precision), self.prepared.project
+    def _counted(self, way: Way) -> Need:
+        settings, base, project = way.settings, self._twin(way), self.prepared.project
         weights, picture, autoencoder = bytes_of(tensors_of(base)), self._picture(base), self._autoencoder(base)
         adapter = adapter_of(project, base, project.seed)
         try:
             trained = bytes_of(adapter.parameters())
-            changed = bytes_of(cast(Tensor, own.get_base_layer().weight) for own in adapter.layers().values())
+            changed = bytes_of(weight_of(own) for own in adapter.layers().values())
             return Need(
                 weights=weights,
                 resting=0 if self.prepared.base.device.type == "cpu" else weights - bytes_of(_training(base, adapter)),
                 adapter=int((1 + settings.optimizer.remembers) * trained),
                 update=held_by_update(base, adapter, settings, project.regularizers, list(self._rows(base))),
                 picture=picture,
-                merged=trained + (changed if base.dtype == torch.float32 else 0),
+                merged=trained + (0 if way.fp8 or base.dtype != torch.float32 else changed),
                 autoencoder=autoencoder,
             )
         finally:
             adapter.detach()
 
-    def _twin(self, precision: str) -> Base:
-        base, dtype = self.prepared.base, self.precisions[precision]
+    def _twin(self, way: Way) -> Base:
+        base, kind = self.prepared.base, (self.precisions[way.settings.precision], way.fp8)
         twins = TWINS.setdefault(base, {})
-        if dtype not in twins:
-            twins[dtype] = weightless(base, dtype)
-        return twins[dtype]
+        if kind not in twins:
+            twins[kind] = weightless(base, kind[0], fp8=way.fp8)
+        return twins[kind]
 
     def _rows(self, base: Base) -> Iterator[Row]:
         """The rows of one update, all in the largest bucket and as long as the longest caption."""
@@ -188,7 +207,7 @@ class Memory:
 
     def sentences(self) -> Iterator[str]:
         """For the audit: what is held when, and what it takes to fit common cards."""
-        need, compared = self.need(self.settings), self.prepared.project.comparison.batch
+        need, compared = self.need(self.way), self.prepared.project.comparison.batch
         several = f" ({self.processes} at once, each in a process of its own)" if self.processes else ""
         yield (
             f"memory: about {_gib(self.total())} at most. Training{several} {_gib(need.training())}: weights "
@@ -215,21 +234,21 @@ class Memory:
 
     def fitting(self, limit: int) -> tuple[str, ...] | None:
         """The settings to change so that all of it fits into so many bytes; none, or None where nothing helps."""
-        settings, changes = self.settings, []
+        way, changes = self.way, []
         for saving in ({}, *SAVINGS):
-            better = {name: value for name, value in saving.items() if getattr(settings, name) != value}
-            if saving and (not better or (better.get("precision") and settings.precision != "fp32")):
+            better = {name: value for name, value in saving.items() if way.get(name) != value}
+            if saving and (not better or (better.get("training.precision") and way.settings.precision != "fp32")):
                 continue
-            settings = settings.model_copy(update=better)
-            changes += [f"training.{name} = {_toml(value)}" for name, value in better.items()]
-            batches = self._batches(settings, limit - int(PROGRAM * GIB))
+            way = way.put(better)
+            changes += [f"{name} = {_toml(value)}" for name, value in better.items()]
+            batches = self._batches(way, limit - int(PROGRAM * GIB))
             if batches is not None:
                 return (*changes, *batches)
         return None
 
-    def _batches(self, settings: TrainingSettings, limit: int) -> list[str] | None:
-        """How far the pictures at once must come down under these training settings; None: it does not fit."""
-        need, project = self.need(settings), self.prepared.project
+    def _batches(self, way: Way, limit: int) -> list[str] | None:
+        """How far the pictures at once must come down on this way; None: it does not fit."""
+        need, project = self.need(way), self.prepared.project
         if need.training() > limit:
             return None
         changes = []
@@ -251,7 +270,8 @@ def _training(base: Base, adapter: Adapter) -> list[Tensor]:
     """The base's weights that are on the device while it trains."""
     modules = [base.denoiser, *(base.text_encoders.values() if adapter.trains_text() else ())]
     own = {id(parameter) for parameter in adapter.parameters()}
-    return [tensor for module in modules for tensor in module.parameters() if id(tensor) not in own]
+    held = (tensor for module in modules for tensor in (*module.parameters(), *module.buffers()))
+    return [tensor for tensor in held if id(tensor) not in own]
 
 
 def free_memory(device: torch.device) -> int | None:

@@ -91,6 +91,7 @@ def open_as(asked: BaseSettings, precision: str) -> Base:
         dtype=PRECISIONS[precision],
         vae=asked.vae,
         clip_skip=asked.clip_skip,
+        fp8=asked.fp8,
         prediction=asked.prediction,
         zero_terminal_snr=asked.zero_terminal_snr,
     )

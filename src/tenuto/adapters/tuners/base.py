@@ -106,9 +106,9 @@ class Tuner(ABC):
         return Rank(own.r[NAME], float(own.alpha[NAME]))
 
 
-def weight_of(layer: BaseTunerLayer) -> nn.Parameter:
-    """The base's own weight."""
-    return cast(nn.Parameter, layer.get_base_layer().weight)
+def weight_of(layer: BaseTunerLayer) -> Tensor:
+    """The base's own weight, to be read."""
+    return cast(Tensor, layer.get_base_layer().weight)
 
 
 def most_common(values: Iterable[Any]) -> Any:

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from tenuto.adapters.layers import Layer, Lora, moved
 from tenuto.adapters.precision import keep_in_float32
 from tenuto.adapters.tuners.base import NAME, Rank, Trait, Tuner, Update, patterns, weight_of
+from tenuto.families.narrow import Narrow
 from tenuto.randomness import stream
 
 FACTORS = ("lora_A", "lora_B")
@@ -75,8 +76,8 @@ class LoraTuner(Tuner):
             if isinstance(layer, LoraLayer):
                 if not self._dora:
                     layer.__class__ = PLAIN.get(type(layer), type(layer))
-                if weight_of(layer).dtype != torch.float32:
-                    keep_in_float32(layer)
+                if weight_of(layer).dtype != torch.float32 or isinstance(layer.get_base_layer(), Narrow):
+                    keep_in_float32(layer)  # peft makes a convolution's factors of the same kind as the convolution
         return model
 
     @torch.no_grad()
