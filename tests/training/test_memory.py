@@ -19,7 +19,7 @@ from tenuto.training.settings import TrainingSettings
 from tenuto.training.trial import held_by_update
 from tenuto.words import Role, Size
 from tenuto.work import memory
-from tenuto.work.memory import GIB, PROGRAM, Memory
+from tenuto.work.memory import GIB, PROGRAM, SAVINGS, Memory
 from tenuto.work.prepare import PRECISIONS, Prepared, audited, prepare
 from tests.training.test_job import project
 
@@ -73,6 +73,15 @@ def test_weights_are_counted_in_their_precision(base: Base) -> None:
     assert saved == networks // 2
 
 
+def test_weights_in_8_bits_are_counted_so(tiny_base: Base, tiny_fp8_base: Base) -> None:
+    real = bytes_of(tensors_of(tiny_fp8_base))
+    assert real < bytes_of(tensors_of(tiny_base))
+    assert bytes_of(tensors_of(weightless(tiny_fp8_base))) == real
+    assert bytes_of(tensors_of(weightless(tiny_base, fp8=True))) == real
+    counted = held(weightless(tiny_base, fp8=True), TrainingSettings(), "prior_prediction")
+    assert counted == pytest.approx(held(tiny_fp8_base, TrainingSettings(), "prior_prediction"), rel=0.02)
+
+
 def test_what_each_saving_saves(tiny_base: Base) -> None:
     plain = held(weightless(tiny_base), TrainingSettings())
     assert held(weightless(tiny_base), TrainingSettings(gradient_checkpointing=True)) < plain
@@ -124,11 +133,8 @@ def test_too_little_is_warned_of_and_the_remedy_helps(
 ) -> None:
     prepared = ready(tmp_path, tiny_folder)
     whole = Memory(prepared, PRECISIONS).total()
-    least = Memory(prepared, PRECISIONS).total(
-        prepared.project.training.model_copy(
-            update={"precision": "bf16", "gradient_checkpointing": True, "micro_batch": 1}
-        )
-    )
+    counted = Memory(prepared, PRECISIONS)
+    least = counted.total(counted.way.put({name: value for saving in SAVINGS for name, value in saving.items()}))
     weights = bytes_of(tensors_of(prepared.base))
     monkeypatch.setattr(memory, "free_memory", lambda device: least - weights + 1000)
     (warning,) = [problem for problem in audited(prepared).problems if problem.file == "memory"]
@@ -139,6 +145,20 @@ def test_too_little_is_warned_of_and_the_remedy_helps(
     assert "data.buckets.area" in warning.remedy
     monkeypatch.setattr(memory, "free_memory", lambda device: whole - weights)
     assert not [problem for problem in audited(prepared).problems if problem.file == "memory"]
+
+
+def test_8_bits_are_the_last_saving(tiny_folder: Path, tmp_path: Path) -> None:
+    """They move the base's answers, so everything else is tried before."""
+    counted = Memory(ready(tmp_path, tiny_folder), PRECISIONS)
+    before = counted.way.put({name: value for saving in SAVINGS[:-1] for name, value in saving.items()})
+    most = max(counted.need(before).training(), counted.need(before).sampling(1), counted.need(before).comparing(1))
+    changes = counted.fitting(most - 1 + int(PROGRAM * GIB))
+    assert changes is not None
+    assert list(SAVINGS[-1]) == ["base.fp8"]
+    assert "base.fp8 = true" in changes
+    enough = counted.fitting(most + int(PROGRAM * GIB))
+    assert enough is not None
+    assert "base.fp8 = true" not in enough
 
 
 def test_trainings_side_by_side_need_their_own(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Literal
 
 from tenuto.data.captions import is_sentence, join_tags, split_tags
@@ -113,6 +114,7 @@ def near_misses(text: str, trigger: str) -> tuple[str, ...]:
     return tuple(sorted(word for word in words if any(len(g) >= 3 and g in word.replace(" ", "") for g in glued)))
 
 
+@lru_cache(maxsize=10_000)  # a training asks for the same captions in every epoch
 def remove_trigger(caption: str, trigger: str, class_word: str = "") -> str:
     r"""The caption without the trigger: what the base would be asked for.
 

@@ -50,7 +50,8 @@ class LatentDiffusion(Base):
             lie_in_float8(unet)
             self.hash = hash_text(self.hash, "fp8")
         self.coarse = request.fp8 or request.dtype != torch.float32
-        self.notes = (f"{loaded.title}, {loaded.noising}", *loaded.remarks)
+        bits = ("the U-Net's blocks lie in 8 bits (base.fp8)",) if request.fp8 else ()
+        self.notes = (f"{loaded.title}, {loaded.noising}", *bits, *loaded.remarks)
         self.words = loaded.words
         self.denoiser = _frozen(unet, self.device)
         self.vae = _frozen(vae, self.device)

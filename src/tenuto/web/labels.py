@@ -16,6 +16,7 @@ LABELS = {
     "per_image": "Pool: prior images per picture",
     "ratio": "Ratio: prior rows per instance row",
     "clip_skip": "CLIP skip",
+    "fp8": "U-Net in 8 bits (fp8)",
     "zero_terminal_snr": "Zero terminal SNR",
     "images": "Folder of pictures",
     "test_images": "Test pictures",

@@ -151,6 +151,7 @@ def _optimization(prepared: Prepared, training: Training, updates: Sequence[Upda
         "ss_max_grad_norm": str(own.clip_norm),
         "ss_mixed_precision": "no" if own.precision == "fp32" else own.precision,
         "ss_full_fp16": "False",
+        "ss_fp8_base_unet": str(prepared.project.base.fp8),
         "ss_cache_latents": "True",
     }
     return header | ({"ss_prior_loss_weight": str(max(weights))} if weights else {})
