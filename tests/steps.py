@@ -140,3 +140,10 @@ def hand_step(
         "process": PROCESS, "chances": {"instance": EVEN, "prior": EVEN}, "model": model,
     }  # fmt: skip
     return Step(**(given | more))
+
+
+def apart(one: dict[str, Tensor], other: dict[str, Tensor]) -> float:
+    """Distance over length, of all tensors together."""
+    assert one.keys() == other.keys()
+    away = sum(float((one[name].double() - other[name].double()).square().sum()) for name in one)
+    return float((away / sum(float(one[name].double().square().sum()) for name in one)) ** 0.5)

@@ -22,7 +22,7 @@ from tenuto.training.loop import train
 from tenuto.words import Size
 from tests.cli.test_commands import call
 from tests.jobs import COMPARISON, plain_pictures
-from tests.steps import make_run, things
+from tests.steps import apart, make_run, things
 from tests.test_killed import PROJECT
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
@@ -43,13 +43,6 @@ def _exact() -> Iterator[None]:
 def learned(base: Base, folder: Path, **settings: object) -> dict[str, Tensor]:
     found: dict[str, Tensor] = load_file(train(make_run(base, folder, METHODS, steps=4, **settings)))
     return found
-
-
-def apart(one: dict[str, Tensor], other: dict[str, Tensor]) -> float:
-    """Distance over length, of all tensors together."""
-    assert one.keys() == other.keys()
-    away = sum(float((one[name].double() - other[name].double()).square().sum()) for name in one)
-    return float((away / sum(float(one[name].double().square().sum()) for name in one)) ** 0.5)
 
 
 @FAMILIES

@@ -1,4 +1,4 @@
-"""One command, two processes: as `torchrun` starts them, and what happens when one of them ends."""
+"""One command, two processes: as torchrun and accelerate start them, and what happens when one of them ends."""
 
 from __future__ import annotations
 
@@ -45,6 +45,13 @@ rank = 2
 plain = false
 """
 TRAIN = ("train", "p.toml", "--out", "run")
+LAUNCHERS = {
+    "torchrun": ("torch.distributed.run", "--nproc_per_node", "2"),
+    "accelerate": (
+        "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1",
+        "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0",
+    ),
+}  # fmt: skip
 
 
 def project(folder: Path, model: Path) -> Path:
@@ -88,11 +95,12 @@ def alone(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     return make
 
 
-def test_torchrun_makes_what_one_process_makes(
-    alone: Callable[[], dict[str, Tensor]], tiny_folder: Path, tmp_path: Path
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_two_make_what_one_process_makes(
+    launcher: str, alone: Callable[[], dict[str, Tensor]], tiny_folder: Path, tmp_path: Path
 ) -> None:
     folder = project(tmp_path / "two", tiny_folder)
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "-m", "tenuto", *TRAIN]
+    command = [sys.executable, "-m", *LAUNCHERS[launcher], "-m", "tenuto", *TRAIN]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

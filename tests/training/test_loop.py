@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
-from tenuto.families.base import Base
+from tenuto.families.base import Base, Conditioning
 from tenuto.regularizers.prior_prediction import PriorPrediction
 from tenuto.regularizers.prior_preservation import PriorPreservation
 from tenuto.training.folder import RunFolder
@@ -93,6 +94,24 @@ def test_another_plan_is_refused(tiny_base: Base, tmp_path: Path) -> None:
     other.plan = Plan({"test": 2})
     with pytest.raises(TenutoError, match="another plan: test is 2 and was 1; put that back"):
         train(other)
+
+
+def test_rows_of_both_roles_share_one_forward(tiny_base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With gradients: the base's own answers are another one, of the prior rows alone."""
+    methods = {"a": PriorPreservation(weight=0.5), "b": PriorPrediction(weight=1.0)}
+    run = make_run(tiny_base, tmp_path, methods, prior=things(4, "prior"), ratio=1.0)
+    rows = next(run.remaining())
+    prior = sum(row.role == "prior" for row in rows)
+    inner, asked = tiny_base.predict, []
+
+    def predict(x_t: Tensor, t: Tensor, cond: Conditioning) -> Tensor:
+        asked.append((len(x_t), torch.is_grad_enabled()))
+        return inner(x_t, t, cond)
+
+    monkeypatch.setattr(tiny_base, "predict", predict)
+    run.learn(rows)
+    assert 0 < prior < len(rows)
+    assert asked == [(len(rows), True), (prior, False)]
 
 
 def test_mixed_sizes_and_a_trained_text_encoder(tiny_base: Base, tmp_path: Path) -> None:

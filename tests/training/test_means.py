@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,7 +11,9 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch._dynamo import eval_frame
 from torch._dynamo.exc import TorchDynamoException
+from torch.utils.hooks import RemovableHandle
 
 from tenuto.events import Event
 from tenuto.families.base import Base, Conditioning
@@ -17,7 +21,7 @@ from tenuto.regularizers.base import Regularizer
 from tenuto.regularizers.prior_prediction import PriorPrediction
 from tenuto.training.loop import Run, train
 from tenuto.words import Stopped, TenutoError
-from tests.steps import equal, make_run
+from tests.steps import apart, equal, make_run
 
 
 def short_of_memory(base: Base, most: int, monkeypatch: pytest.MonkeyPatch, *, backward: bool = False) -> None:
@@ -126,6 +130,55 @@ def test_a_compiler_that_fails_is_done_without(
     tensors, told = trained(tiny_base, tmp_path / "compiled", NORMALISED, compile=True)
     assert equal(tensors, plain)
     assert told == ["training.compile: failed (no C++ compiler found); this training goes on without it"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("c++") is None, reason="torch's compiler needs one for C++")
+def test_compiled_it_learns_the_same(tiny_base: Base, tmp_path: Path) -> None:
+    plain, _ = trained(tiny_base, tmp_path / "plain", NORMALISED)
+    compiled, told = trained(tiny_base, tmp_path / "compiled", NORMALISED, compile=True)
+    assert not told
+    assert not equal(compiled, plain)  # by other kernels
+    learned = [{name: value for name, value in own.items() if "lora_B" in name} for own in (plain, compiled)]
+    assert apart(*learned) < 0.03  # AdamW's first step is a sign: where a gradient is all but 0, rounding decides
+
+
+def test_a_compiler_that_loses_gradients_is_found_out(
+    tiny_base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As torch's did, where frozen convolutions follow one another; the training is the one without it."""
+    plain, _ = trained(tiny_base, tmp_path / "plain", NORMALISED)
+    last = tiny_base.denoiser.get_submodule("up_blocks.0")
+
+    def lose(on: bool) -> None:
+        if on:
+            lossy.append(last.register_forward_hook(lambda *given: None if eager() else given[-1].detach()))
+        else:
+            lossy.pop().remove()
+
+    lossy: list[RemovableHandle] = []
+    monkeypatch.setattr(tiny_base, "compiled", lose)
+    tensors, told = trained(tiny_base, tmp_path / "compiled", NORMALISED, compile=True)
+    assert [re.sub(r"\d+%", "so far", line) for line in told] == [
+        "training.compile: failed (a layer's gradient is so far off); this training goes on without it"
+    ]
+    assert equal(tensors, plain)
+
+
+def eager() -> bool:
+    """Whether the compiler is kept out."""
+    return eval_frame._stance.stance == "force_eager"
+
+
+def test_right_gradients_are_proven_once(tiny_base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain, _ = trained(tiny_base, tmp_path / "plain", NORMALISED)
+    monkeypatch.setattr(tiny_base, "compiled", lambda on: None)
+    inner, again = Run._gradients_again, []
+    monkeypatch.setattr(Run, "_gradients_again", lambda run, drafts: again.append(run.done) or inner(run, drafts))
+    tensors, told = trained(tiny_base, tmp_path / "compiled", NORMALISED, compile=True)
+    assert not told
+    assert again == [0]
+    assert equal(tensors, plain)
 
 
 def test_other_errors_are_not_hidden(tiny_base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,6 +27,9 @@ UNET_PARTS: dict[Part, tuple[str, ...]] = {
 """Endings of layer names. Attention and feed-forward together are what a plain kohya LoRA holds."""
 RESTING = torch.device("cpu")
 """Where modules are that are not needed for now."""
+COMPILER = {"layout_optimization": False}
+"""Of torch's compiler. With it (torch 2.13, CPU) frozen convolutions behind one another lose the gradient of what comes
+before them: SD's first block on the way up, for one."""
 TEXT = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")
 
 
@@ -129,7 +132,7 @@ class LatentDiffusion(Base):
 
     def compiled(self, on: bool) -> None:
         if on:
-            self.denoiser.compile()
+            self.denoiser.compile(options=COMPILER)
         elif self.denoiser._compiled_call_impl is not None:
             self.denoiser._compiled_call_impl = None
             torch.compiler.reset()

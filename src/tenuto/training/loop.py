@@ -135,11 +135,19 @@ class Run:
     def _own_gradients(self, drafts: Sequence[Draft]) -> dict[str, float]:
         while True:
             try:
-                return self._gradients(drafts)
+                totals = self._gradients(drafts)
+                if self.means.sound(self.parameters, lambda: self._gradients_again(drafts)):
+                    return totals
             except Exception as error:
                 if not self.means.give_way(error):
                     raise
             self.means.make_room()
+
+    def _gradients_again(self, drafts: Sequence[Draft]) -> None:
+        """Nothing but the gradients is taken from them."""
+        heard, forwards = self.heard, self.maker.forwards
+        self._gradients(drafts)
+        self.heard, self.maker.forwards = heard, forwards
 
     def _gradients(self, drafts: Sequence[Draft]) -> dict[str, float]:
         """Micro-batch by micro-batch."""

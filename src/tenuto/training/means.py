@@ -6,7 +6,7 @@ as the uninterrupted one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,6 +16,12 @@ from tenuto.events import Listener, warn
 from tenuto.families.base import Base
 from tenuto.memory import is_out_of_memory, make_room
 from tenuto.words import TenutoError
+
+FAR = 0.5
+"""How far a layer's gradient may lie from the one without the compiler, over its size: half precision rounds by some
+percent, a gradient that was lost is off by 1."""
+COUNTS = 0.01
+"""Gradients smaller than this share of the largest are noise."""
 
 Answer = Callable[[slice], Tensor]
 """The network's answer to some of the rows at hand."""
@@ -32,6 +38,8 @@ class Means:
         self.compiled = compiled
         self._base, self._listener = base, listener
         self._largest = 0
+        self._proven = False
+        """Whether the compiler's gradients were found right in this process."""
 
     def standing(self) -> dict[str, Any]:
         """What a saved state holds of it."""
@@ -56,6 +64,25 @@ class Means:
             return True
         return self._uncompiled(error)
 
+    def sound(self, parameters: Sequence[Tensor], again: Callable[[], object]) -> bool:
+        """Whether the gradients that the parameters have are those without the compiler; if not, it is done without.
+
+        Looked at once: `again` makes the same gradients, here by the library's own kernels.
+        """
+        given = [parameter.grad for parameter in parameters]
+        if not self.compiled or self._proven or not all(own is None or bool(own.isfinite().all()) for own in given):
+            return True
+        with torch.compiler.set_stance("force_eager"):
+            again()
+        pairs = [(own, by.grad) for own, by in zip(given, parameters, strict=True) if own is not None]
+        for parameter, own in zip(parameters, given, strict=True):
+            parameter.grad = own
+        off = _furthest([(own, right) for own, right in pairs if right is not None])
+        self._proven = off <= FAR
+        if not self._proven:
+            self._without_compiler(f"a layer's gradient is {off:.0%} off")
+        return self._proven
+
     def make_room(self) -> None:
         """As `memory.make_room`."""
         make_room(self._base.device)
@@ -77,11 +104,14 @@ class Means:
     def _uncompiled(self, error: Exception) -> bool:
         if not self.compiled or not _is_compiler(error):
             return False
+        why = str(error).strip().splitlines() or [type(error).__name__]
+        self._without_compiler(why[0][:200])
+        return True
+
+    def _without_compiler(self, why: str) -> None:
         self.compiled = False
         self._base.compiled(False)
-        why = str(error).strip().splitlines() or [type(error).__name__]
-        warn(self._listener, f"training.compile: failed ({why[0][:200]}); this training goes on without it")
-        return True
+        warn(self._listener, f"training.compile: failed ({why}); this training goes on without it")
 
     def _halved(self, rows: int, where: str) -> int:
         if rows <= 1:
@@ -96,6 +126,18 @@ class Means:
             f"rounding; training.micro_batch = {half} would say so from the beginning",
         )
         return half
+
+
+def _furthest(pairs: Sequence[tuple[Tensor, Tensor]]) -> float:
+    """Of gradients and what they should be: the largest distance over size of any that counts."""
+    sizes = [float(right.norm()) for _, right in pairs]
+    least = COUNTS * max(sizes, default=0.0)
+    told = [
+        float((own - right).norm()) / size
+        for (own, right), size in zip(pairs, sizes, strict=True)
+        if size and size >= least
+    ]
+    return max(told, default=0.0)
 
 
 def _is_compiler(error: Exception) -> bool:
