@@ -74,18 +74,22 @@ def test_strength_scales_the_update(tiny_base: Base) -> None:
     torch.testing.assert_close(full, x @ (b @ a).T * 2 / 4)
 
 
+@pytest.mark.parametrize("which", ["tiny_base", "tiny_fp8_base"])
 @pytest.mark.parametrize("dora", [False, True])
-def test_merged_answers_like_strength_and_restores_every_weight(dora: bool, tiny_base: Base) -> None:
-    answer = ask(tiny_base)
-    adapter = shaken(tiny_base, dora=dora)
+def test_merged_answers_like_strength_and_restores_every_weight(
+    dora: bool, which: str, request: pytest.FixtureRequest
+) -> None:
+    base: Base = request.getfixturevalue(which)
+    answer = ask(base)
+    adapter = shaken(base, dora=dora)
     with adapter.strength(0.7):
-        wanted = ask(tiny_base)
+        wanted = ask(base)
     with adapter.merged(0.7):
-        torch.testing.assert_close(ask(tiny_base), wanted, rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(ask(base), wanted, rtol=1e-3, atol=1e-4)
     with pytest.raises(RuntimeError, match="inside"), adapter.merged(0.7):
         fail("inside")
     adapter.detach()
-    assert torch.equal(ask(tiny_base), answer)
+    assert torch.equal(ask(base), answer)
 
 
 @pytest.mark.parametrize("alpha", [None, 1.0])

@@ -70,20 +70,25 @@ def _base_parameters(base: Base, adapter: Adapter) -> list[nn.Parameter]:
 
 
 @pytest.mark.parametrize("kind", OTHERS)
-@pytest.mark.parametrize("strength", [0.0, 0.6, 2.0])
-def test_strength_scales_the_change_merged_or_not(kind: str, strength: float, tiny_base: Base) -> None:
-    answer = ask(tiny_base)
-    adapter = shaken(tiny_base, kind)
+@pytest.mark.parametrize(
+    ("strength", "which"), [(0.0, "tiny_base"), (0.6, "tiny_base"), (2.0, "tiny_base"), (2.0, "tiny_fp8_base")]
+)
+def test_strength_scales_the_change_merged_or_not(
+    kind: str, strength: float, which: str, request: pytest.FixtureRequest
+) -> None:
+    base: Base = request.getfixturevalue(which)
+    answer = ask(base)
+    adapter = shaken(base, kind)
     changes = {name: adapter.change(name) for name in adapter.layers()}
     with adapter.strength(strength):
-        wanted = ask(tiny_base)
+        wanted = ask(base)
         assert all(torch.allclose(adapter.change(n), strength * c, atol=1e-6) for n, c in changes.items())
     with adapter.merged(strength):
-        torch.testing.assert_close(ask(tiny_base), wanted, rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(ask(base), wanted, rtol=1e-3, atol=1e-4)
     with adapter.disabled():
-        assert torch.equal(ask(tiny_base), answer)
+        assert torch.equal(ask(base), answer)
     adapter.detach()
-    assert torch.equal(ask(tiny_base), answer)
+    assert torch.equal(ask(base), answer)
 
 
 @pytest.mark.parametrize("kind", OTHERS)

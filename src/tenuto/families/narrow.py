@@ -44,9 +44,8 @@ def compute_in_float32(module: nn.Module) -> None:
 def lie_in_float8(unet: nn.Module) -> None:
     """Keep the weights of its blocks' linear and convolution layers in 8 bits, each output's with a scale of its own.
 
-    Without the scale most weights of such networks would fall among the smallest numbers that 8 bits have, a few bits
-    wide. `weight` still shows them in the precision that they had. What lies outside the blocks is small, and coarse
-    numbers there would be seen.
+    Without the scale weights below 2**-6 would have fewer bits still. `weight` shows them in the precision that they
+    had. What lies outside the blocks is small, and saves nothing.
     """
     for name, layer in unet.named_modules():
         if name.startswith(BLOCKS) and (kind := _kind(layer)):
@@ -129,12 +128,18 @@ class Float8(Narrow):
     def weight(self) -> Tensor:
         return _wide(*self.held(), self.shown)
 
+    @weight.setter
+    def weight(self, same: Tensor) -> None:
+        """peft puts back what it has read when it takes an adapter off."""
+        if not torch.equal(same, self.weight):
+            raise TypeError("weights in 8 bits are changed by `to_write`")
 
-class Float8Linear(Float8, NarrowLinear):  # type: ignore[override]  # nobody writes `weight`: `to_write`
+
+class Float8Linear(Float8, NarrowLinear):
     pass
 
 
-class Float8Conv2d(Float8, NarrowConv2d):  # type: ignore[override]
+class Float8Conv2d(Float8, NarrowConv2d):
     pass
 
 
