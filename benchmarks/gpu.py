@@ -1,6 +1,6 @@
 """Full-size architectures with random weights on a GPU: updates per second, MFU, peak memory, prior images per second.
 
-    python -m benchmarks.gpu [--only sd1] [--compile] [--out FOLDER]
+    python -m benchmarks.gpu [--only sd1] [--compile] [--fp8] [--out FOLDER]
 
 Each architecture is written as a single file, opened in bf16 and trained at its own picture size with a LoRA of rank 16
 on attention, at batch 1 and 4, without and with gradient checkpointing; latents and texts are cached, as in a training.
@@ -78,10 +78,10 @@ class Measured:
     failed: list[str] = field(default_factory=list)
 
 
-def measure(form: str, path: str, peak: float, compiled: bool, images: bool, answer: Path) -> None:
+def measure(form: str, path: str, peak: float, compiled: bool, fp8: bool, images: bool, answer: Path) -> None:
     """Everything about one architecture; runs in a process of its own."""
     start = time.perf_counter()
-    base = open_base(path, device="cuda", dtype=torch.bfloat16)
+    base = open_base(path, device="cuda", dtype=torch.bfloat16, fp8=fp8)
     base.rest()
     torch.cuda.synchronize()
     card, weights = torch.cuda.get_device_name(), torch.cuda.memory_allocated() / GIB
@@ -173,6 +173,7 @@ def show(found: dict[str, Any]) -> None:
 def main(
     only: Annotated[list[str] | None, typer.Option(help="sd1, sd2 or sdxl; unset: sd1 and sdxl")] = None,
     compiled: Annotated[bool, typer.Option("--compile", help="Also under torch.compile: minutes more.")] = False,
+    fp8: Annotated[bool, typer.Option("--fp8", help="With the U-Net in 8 bits.")] = False,
     images: Annotated[bool, typer.Option(help="Prior images too.")] = True,
     peak: Annotated[float, typer.Option(help="TFLOP/s of the card, dense bf16")] = H100_PEAK,
     scratch: Annotated[Path | None, typer.Option(help="where the files (7 GiB) lie while they are used")] = None,
@@ -183,9 +184,9 @@ def main(
     context = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory(dir=scratch) as folder:
         for form in only or ("sd1", "sdxl"):
-            path, answer = f"{folder}/{form}.safetensors", out / f"{form}.json"
+            path, answer = f"{folder}/{form}.safetensors", out / f"{form}{'-fp8' * fp8}.json"
             random_file(form, path)
-            worker = context.Process(target=measure, args=(form, path, peak, compiled, images, answer))
+            worker = context.Process(target=measure, args=(form, path, peak, compiled, fp8, images, answer))
             worker.start()
             worker.join()
             Path(path).unlink()

@@ -55,6 +55,13 @@ def test_a_training_is_that_of_the_cpu(folder: str, request: pytest.FixtureReque
     assert apart(here, there) < 1e-3
 
 
+def test_weights_in_8_bits_are_those_of_the_cpu(tiny_folder: Path, tmp_path: Path) -> None:
+    there, here = (
+        learned(open_base(str(tiny_folder), device=device, fp8=True), tmp_path / device) for device in ("cuda", "cpu")
+    )
+    assert apart(here, there) < 1e-3
+
+
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_half_precision_learns_nearly_the_same(precision: str, tiny_folder: Path, tmp_path: Path) -> None:
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}[precision]
