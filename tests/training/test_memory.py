@@ -78,6 +78,7 @@ def test_weights_in_8_bits_are_counted_so(tiny_base: Base, tiny_fp8_base: Base) 
     assert real < bytes_of(tensors_of(tiny_base))
     assert bytes_of(tensors_of(weightless(tiny_fp8_base))) == real
     assert bytes_of(tensors_of(weightless(tiny_base, fp8=True))) == real
+    assert held(weightless(tiny_base, fp8=True), TrainingSettings(adapter=AdapterSettings(kind="lokr", rank=2))) > 0
     counted = held(weightless(tiny_base, fp8=True), TrainingSettings(), "prior_prediction")
     assert counted == pytest.approx(held(tiny_fp8_base, TrainingSettings(), "prior_prediction"), rel=0.02)
 
