@@ -28,19 +28,17 @@ from typing import Annotated, Any
 
 import typer
 
+from benchmarks.images import Made, class_images, prior_images
 from benchmarks.programs import (
     Bench,
     Diffusers,
     Failed,
     Hold,
-    Made,
     Program,
     SdScripts,
     Tenuto,
     Trained,
     Work,
-    class_images,
-    prior_images,
 )
 from tenuto.families.layouts import LAYOUTS
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import subprocess
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -32,7 +31,6 @@ NARROW = 'networks.lora:LoRANetwork.UNET_TARGET_REPLACE_MODULE=["CrossAttention"
 """sd-scripts adapts more than attention, and has no option for that."""
 TOKENIZERS = ("openai_clip-vit-large-patch14", "laion_CLIP-ViT-bigG-14-laion2B-39B-b160k")
 """Names under which sd-scripts looks for CLIP's tokenizer on the disk."""
-TICK = 0.02
 GIB = 2**30
 
 
@@ -203,9 +201,9 @@ class Program(ABC):
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-                raise Failed(f"not done after {bench.limit:.0f} s: {_last(said)}") from None
+                raise Failed(f"not done after {bench.limit:.0f} s: {last_words(said)}") from None
         if not report.exists():
-            raise Failed(f"ended with {process.returncode}: {_last(said)}")
+            raise Failed(f"ended with {process.returncode}: {last_words(said)}")
         told = json.loads(report.read_text())
         clock = told["wall"] if bench.gpu else told["processor"]
         device = told.get("peak", told["host"])
@@ -221,7 +219,7 @@ class Program(ABC):
         return self.bench.environment(self.path)
 
 
-def _last(said: Path) -> str:
+def last_words(said: Path) -> str:
     return said.read_text(errors="replace")[-2000:]
 
 
@@ -304,7 +302,7 @@ class Tenuto(Program):
             "training.gradient_checkpointing": json.dumps(work.checkpointing),
             "training.compile": json.dumps(self.compiled),
         }
-        return ["-m", "tenuto", "train", self.write(work.hold), "--out", "run", *_sets(changes)]
+        return ["-m", "tenuto", "train", self.write(work.hold), "--out", "run", *sets(changes)]
 
     def environment(self) -> dict[str, str]:
         return super().environment() | {"TENUTO_HOME": str(self.bench.folder / "home")}
@@ -333,78 +331,5 @@ class Tenuto(Program):
         return name
 
 
-def _sets(changes: Mapping[str, object]) -> list[str]:
+def sets(changes: Mapping[str, object]) -> list[str]:
     return [word for name, value in changes.items() for word in ("--set", f"{name}={value}")]
-
-
-# -- prior images ---------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Made:
-    """Of one generation of pictures."""
-
-    each: float
-    """Seconds a picture, between the first and the last that were seen."""
-    host: float
-    """GiB of the process, at most."""
-
-
-def watched(program: Program, command: list[str], done: Callable[[str], int], wanted: int) -> Made:
-    """Run a command until `done`, told what it has printed so far, says that all is done."""
-    bench = program.bench
-    said = bench.folder / "said.txt"
-    start = time.time()
-    with said.open("w") as out:
-        process = subprocess.Popen(
-            [str(program.python), *command], cwd=bench.folder, env=program.environment(), stdout=out, stderr=out
-        )
-    at: dict[int, float] = {}
-    peak = 0
-    while process.poll() is None and wanted not in at and time.time() - start < bench.limit:
-        time.sleep(TICK)
-        if count := done(said.read_text(errors="replace")):
-            at.setdefault(count, time.time() if bench.gpu else _seconds(process.pid))
-        peak = max(peak, _peak(process.pid))
-    process.kill()
-    process.wait()
-    if wanted not in at or len(at) < 2:
-        raise Failed(f"ended at {max(at, default=0)} of {wanted}: {_last(said)}")
-    first, last = min(at), max(at)
-    return Made((at[last] - at[first]) / (last - first), peak / GIB)
-
-
-def _seconds(pid: int) -> float:
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return 0.0
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def _peak(pid: int) -> int:
-    try:
-        found = re.search(r"VmHWM:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())
-    except OSError:
-        return 0
-    return int(found[1]) * 1024 if found else 0
-
-
-def class_images(program: Diffusers, count: int) -> Made:
-    """The peer's pipeline takes 50 steps, on 4 pictures at once; only whole fours are counted."""
-    place = program.bench.folder / "class"
-    shutil.rmtree(place, ignore_errors=True)
-    command = program.command(1, *program.classes("class", count))
-    return watched(program, command, lambda said: len(list(place.iterdir())) // 4 * 4 if place.exists() else 0, count)
-
-
-def prior_images(program: Tenuto, count: int, steps: int) -> Made:
-    shutil.rmtree(program.bench.folder / "fresh", ignore_errors=True)
-    changes = {"prior.store": "fresh", "prior.per_image": count // PICTURES, "prior.sampler.steps": steps}
-    command = ["-m", "tenuto", "prior", "build", program.write(Hold.OWN), *_sets(changes)]
-
-    def done(said: str) -> int:
-        found = re.findall(r"prior images (\d+)/", said)
-        return int(found[-1]) if found else 0
-
-    return watched(program, command, done, count)

@@ -26,6 +26,7 @@ from tenuto.families.narrow import (
     lie_in_float8,
     to_write,
 )
+from tenuto.words import TenutoError
 from tests.families.test_contract import PARTS, ask, attached, gradients
 
 LAYERS = [
@@ -116,6 +117,12 @@ def test_a_base_in_8_bits_is_another_base(tiny_base: Base, tiny_fp8_base: Base) 
     assert not tiny_base.coarse
     whole, narrow = (bytes_of(tensors_of(base)) for base in (tiny_base, tiny_fp8_base))
     assert narrow < whole
+
+
+def test_a_device_without_such_numbers_is_told_of(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tenuto.families.narrow.FLOAT8", torch.qint8)  # which no plain tensor becomes
+    with pytest.raises(TenutoError, match=r"base\.fp8: torch has no such numbers on cpu; leave it out"):
+        open_base(str(tiny_folder), device="cpu", fp8=True)
 
 
 def arguments(layer: nn.Module) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ import torch
 from tenuto.families.base import Base
 from tenuto.families.folder import read_folder
 from tenuto.families.loaded import Loaded, Request
+from tenuto.families.narrow import has_float8
 from tenuto.families.parts import PICKLES, STEMS
 from tenuto.families.prediction import Told, Wish
 from tenuto.families.proof import prove
@@ -83,6 +84,8 @@ def open_base(
         fp8=fp8,
         noising=Wish(prediction, zero_terminal_snr),
     )
+    if fp8 and not has_float8(request.device):
+        raise TenutoError(f"base.fp8: torch has no such numbers on {request.device}; leave it out")
     try:
         loaded = read_single_file(place, request) if place.is_file() else read_folder(place, request)
         base = FAMILIES[loaded.pipeline](loaded)

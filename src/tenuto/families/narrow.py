@@ -58,6 +58,15 @@ def lie_in_float8(unet: nn.Module) -> None:
             layer.register_buffer("bits", (weight.float() / layer.scale).to(FLOAT8))
 
 
+def has_float8(device: torch.device) -> bool:
+    """Whether torch can keep such numbers there."""
+    try:
+        torch.zeros(1, device=device).to(FLOAT8)
+    except (RuntimeError, TypeError):  # NotImplementedError is a RuntimeError
+        return False
+    return True
+
+
 def show_as(module: nn.Module, dtype: torch.dtype) -> None:
     """As if the weights that lie in 8 bits had come in this precision."""
     for layer in module.modules():
