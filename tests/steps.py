@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from tenuto.adapters.adapter import Adapter, AdapterSettings
+from tenuto.data.cache import Cache
 from tenuto.data.schedule import plan_updates
 from tenuto.families.base import Base, Conditioning
 from tenuto.families.process import from_alphas
@@ -44,6 +45,7 @@ class Thing:
     bare_caption: str | None = None
     mask: Tensor | None = None
     states: int = 0
+    varied: bool = False
 
     def row(self, visit: int) -> Row:
         shape = (4, self.bucket.height // 2, self.bucket.width // 2)
@@ -51,7 +53,7 @@ class Thing:
         path = self.path() if self.states else None
         return Row(
             self.id, visit, self.role, self.bucket, self.caption, 1, latents, self.class_caption, self.bare_caption,
-            self.mask, path,
+            self.mask, path, self.varied,
         )  # fmt: skip
 
     def prompt(self) -> str:
@@ -90,6 +92,7 @@ def make_run(
     steps: int = 4,
     parts: tuple[str, ...] = ("attention",),
     ranks: Ranks = ALONE,
+    texts: Cache | None = None,
     **settings: object,
 ) -> Run:
     """A run on a fresh adapter, all draws decided by names."""
@@ -111,6 +114,7 @@ def make_run(
         folder=folder,
         plan=Plan({"test": 1}),
         ranks=ranks,
+        texts=texts,
     )
 
 

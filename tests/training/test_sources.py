@@ -63,3 +63,12 @@ def test_a_mask_of_its_own_goes_before_transparency(tiny_base: Base, tmp_path: P
 
 def test_transparency_counts_only_where_it_is_asked_for(tiny_base: Base, tmp_path: Path) -> None:
     assert Masks(tiny_base, alpha=False)(item(half_transparent(tmp_path / "a.png"))) is None
+
+
+def test_a_row_says_whether_its_caption_is_its_own(tiny_base: Base, tmp_path: Path) -> None:
+    Image.new("RGB", SQUARE).save(tmp_path / "a.png")
+    own = item(tmp_path / "a.png", "zxq, 1girl, hat, red, city")
+    told = [source(tiny_base, own, VariationSettings(shuffle=True)).row(visit) for visit in range(20)]
+    assert all(row.varied == (row.caption != own.caption) for row in told)
+    assert any(row.varied for row in told)
+    assert not any(source(tiny_base, own, VariationSettings(caption_dropout=0.5)).row(visit).varied for visit in range(9))

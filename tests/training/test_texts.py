@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from tenuto.data.cache import Cache
 from tenuto.families import latent
 from tenuto.families.base import Base, Conditioning
 from tenuto.regularizers.output_preservation import OutputPreservation
@@ -24,7 +26,7 @@ class Shuffled(Thing):
     """Another caption at every visit."""
 
     def row(self, visit: int) -> Row:
-        own = Thing(self.id, caption=f"{self.id[-1]} {visit}", class_caption=f"dog {visit}")
+        own = Thing(self.id, caption=f"{self.id[-1]} {visit}", class_caption=f"dog {visit}", varied=True)
         return own.row(visit)
 
 
@@ -80,6 +82,54 @@ def test_looking_ahead_changes_nothing(tiny_base: Base, tmp_path: Path, monkeypa
         states.append(run.adapter.state())
         run.adapter.detach()
     assert equal(*states)
+
+
+def trained(base: Base, folder: Path, store: Cache | None, items: Sequence[Thing] = ()) -> dict[str, Tensor]:
+    """What is learned in a few updates."""
+    own = make_run(base, folder, {"o": OutputPreservation()}, items=items, steps=6, texts=store)
+    train(own)
+    learned = own.adapter.state()
+    own.adapter.detach()
+    assert learned
+    return learned
+
+
+def test_the_next_run_finds_every_prompt_on_the_disk(
+    tiny_base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bit for bit what it would have encoded."""
+    asked: list[str] = []
+    encode = tiny_base.encode_text
+
+    def heard(prompts: Sequence[str], *given: Any) -> Conditioning:
+        asked.extend(prompts)
+        return encode(prompts, *given)
+
+    monkeypatch.setattr(tiny_base, "encode_text", heard)
+    alone = trained(tiny_base, tmp_path / "alone", None)
+    without, store = sorted(asked), Cache(tmp_path / "texts")
+    asked.clear()
+    first = trained(tiny_base, tmp_path / "first", store)
+    assert sorted(asked) == without
+    asked.clear()
+    second = trained(tiny_base, tmp_path / "second", store)
+    assert asked == []
+    assert equal(alone, first)
+    assert equal(first, second)
+    one, *_ = files = sorted(store.root.rglob("*.safetensors"))
+    assert len(files) == len(set(without))
+    one.write_bytes(one.read_bytes()[:-3])
+    assert equal(trained(tiny_base, tmp_path / "third", store), first)
+    assert len(asked) == 1, "what is damaged is encoded anew"
+    monkeypatch.setattr(type(tiny_base), "rounding", "cuda float32")
+    trained(tiny_base, tmp_path / "elsewhere", store)
+    assert sorted(asked[1:]) == without, "another machine's last bits are others"
+
+
+def test_captions_of_one_visit_are_not_kept_on_the_disk(tiny_base: Base, tmp_path: Path) -> None:
+    store = Cache(tmp_path / "texts")
+    trained(tiny_base, tmp_path / "run", store, [Shuffled(f"item-{number}") for number in range(4)])
+    assert list(tmp_path.glob("texts/*")) == []
 
 
 def test_a_trained_text_encoder_stays(tiny_base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

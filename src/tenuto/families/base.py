@@ -89,6 +89,12 @@ class Base(ABC):
     text_encoders: dict[str, nn.Module]
     """kohya prefix ("lora_te"; "lora_te1" and "lora_te2" where there are two) -> module."""
 
+    @property
+    def rounding(self) -> str:
+        """What the last bits of its answers depend on, beside the checkpoint."""
+        threads = f", {torch.get_num_threads()} threads" if self.device.type == "cpu" else ""
+        return f"{self.device.type} {str(self.dtype).removeprefix('torch.')}{threads}"
+
     @abstractmethod
     def chunks(self, prompt: str) -> int:
         """How many passes of CHUNK tokens this prompt takes (at least 1)."""

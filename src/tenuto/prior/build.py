@@ -10,7 +10,6 @@ import shutil
 import time
 from collections.abc import Callable, Sequence
 
-import torch
 from torch import Tensor
 
 from tenuto.adapters.adapter import is_adapted
@@ -193,12 +192,7 @@ def _record(image: PlannedImage, sampler: SamplerSettings, seconds: float, made:
 
 
 def _made(base: Base, rows: int) -> str:
-    return f"{_where(base)}, {rows} rows"
-
-
-def _where(base: Base) -> str:
-    threads = f", {torch.get_num_threads()} threads" if base.device.type == "cpu" else ""
-    return f"{base.device.type} {str(base.dtype).removeprefix('torch.')}{threads}"
+    return f"{base.rounding}, {rows} rows"
 
 
 def _tell_made_elsewhere(images: Sequence[PriorImage], base: Base, rows: int, listener: Listener) -> None:
@@ -206,7 +200,7 @@ def _tell_made_elsewhere(images: Sequence[PriorImage], base: Base, rows: int, li
 
     How many rows fit on a GPU changes with what else lies there, and is said when it changes.
     """
-    here = _made(base, rows) if base.device.type == "cpu" else _where(base)
+    here = _made(base, rows) if base.device.type == "cpu" else base.rounding
     other = [image.made for image in images if image.kind == "generated" and not image.made.startswith(here)]
     if other:
         note(listener, f"{len(other)} prior images were made as {other[0]}, now it is {here}: last bits may differ")

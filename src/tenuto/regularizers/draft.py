@@ -34,6 +34,8 @@ class Draft:
     """The caption without the trigger, nothing in its place."""
     chunks: int
     """Text passes; who changes the caption changes them too. The other prompts are padded or cut to as many."""
+    varied: bool = False
+    """Whether the captions are this visit's own."""
     latents: Tensor
     """Clean latents [C H W]."""
     t: float

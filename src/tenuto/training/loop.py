@@ -19,6 +19,7 @@ from torch.optim import Optimizer
 
 from tenuto.adapters.adapter import Adapter
 from tenuto.adapters.onto import save_lora
+from tenuto.data.cache import Cache
 from tenuto.data.schedule import Update
 from tenuto.events import Event, Listener, note, progress, silent, warn
 from tenuto.families.base import Base
@@ -74,6 +75,8 @@ class Run:
     """Draws the sample pictures of an update."""
     ranks: Ranks = ALONE
     """The processes that train this together; each has its part of every update's rows, and the first one writes."""
+    texts: Cache | None = None
+    """Where encoded prompts lie for every run."""
 
     def __post_init__(self) -> None:
         self.done = 0
@@ -90,7 +93,7 @@ class Run:
         self.rows: Mapping[Role, int] = {}
         self.importance = importance(self.updates)
         self.means = Means(self.base, self.settings.micro_batch, self.settings.compile, self.listener)
-        self.maker = StepMaker(self.base, self.adapter, self.regularizers, self.seed, self.means)
+        self.maker = StepMaker(self.base, self.adapter, self.regularizers, self.seed, self.means, self.texts)
         first = partial(self.maker.first_rows, self.updates, self.sources)
         prompts = partial(self.maker.prior_prompts, self.updates, self.sources)
         self.probe = BaseProbe(

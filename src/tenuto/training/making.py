@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from tenuto.adapters.adapter import Adapter
+from tenuto.data.cache import Cache
 from tenuto.data.schedule import Update
 from tenuto.families.base import Base, Conditioning
 from tenuto.randomness import noise, stream
@@ -20,7 +21,7 @@ from tenuto.regularizers.step import At, Rows, Step
 from tenuto.training.means import Means
 from tenuto.training.probe import ROWS
 from tenuto.training.rows import ROLES, Row, Source, roles, shares
-from tenuto.training.texts import Texts
+from tenuto.training.texts import Texts, Words
 from tenuto.words import Role
 
 
@@ -28,13 +29,20 @@ class StepMaker:
     """Makes drafts of rows and steps of drafts, for one training."""
 
     def __init__(
-        self, base: Base, adapter: Adapter, regularizers: Mapping[str, Regularizer], seed: int, means: Means
+        self,
+        base: Base,
+        adapter: Adapter,
+        regularizers: Mapping[str, Regularizer],
+        seed: int,
+        means: Means,
+        texts: Cache | None = None,
     ) -> None:
+        """`texts`: where encoded prompts lie for every run."""
         self.base, self.adapter, self.regularizers, self.seed = base, adapter, regularizers, seed
         self.means = means
         self.forwards = 0
         self.chances = {role: self._chances(role) for role in ROLES}
-        self.texts = Texts(base, adapter)
+        self.texts = Texts(base, adapter, texts)
 
     # -- draws --------------------------------------------------------------------------------------------------
 
@@ -55,6 +63,7 @@ class StepMaker:
             class_caption=row.caption if row.class_caption is None else row.class_caption,
             bare_caption=row.caption if row.bare_caption is None else row.bare_caption,
             chunks=row.chunks,
+            varied=row.varied,
             latents=row.latents,
             t=t,
             noise=noise(tuple(row.latents.shape), self.seed, purpose, row=row.id, visit=row.visit, **place),
@@ -113,7 +122,7 @@ class StepMaker:
         }
 
         def told(at: At, rows: Rows, *, adapter: bool) -> Conditioning:
-            words = [(texts[at][i], batch[i].size, batch[i].chunks) for i in rows]
+            words = [Words(texts[at][i], batch[i].size, batch[i].chunks, not batch[i].varied) for i in rows]
             trained = adapter and self.adapter.trains_text()
             return self.texts.read(words) if trained else self.texts.told(at, words)
 

@@ -42,6 +42,8 @@ class Row:
     """How much each place counts [1 H W] in 0..1, at the latents' size; None: all of it."""
     path: BasePath | None = None
     """The kept states of a prior image, where a method reads them."""
+    varied: bool = False
+    """Whether the captions are this visit's own: tags shuffled or left out."""
 
 
 class Source(Protocol):

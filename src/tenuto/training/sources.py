@@ -58,6 +58,7 @@ class InstanceSource:
             remove_trigger(caption, self.trigger, self.class_word),
             remove_trigger(caption, self.trigger),
             self.mask(self.item, mirrored),
+            varied=caption not in (self.item.caption, ""),
         )
 
     def prompt(self) -> str:

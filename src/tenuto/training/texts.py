@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from itertools import islice
+from typing import NamedTuple
 
 import torch
 
 from tenuto.adapters.adapter import Adapter
+from tenuto.data.cache import Cache, key_of
 from tenuto.families.base import Base, Conditioning
 from tenuto.regularizers.step import At
 from tenuto.training.rows import Row
@@ -19,15 +21,27 @@ AHEAD = 32
 """Updates that are looked ahead, at most."""
 SURPRISES = 3
 """Prompts that were not foreseen, before the text encoders stay where they are."""
-Words = tuple[str, Size, int]
-"""(text, picture size, text passes): what conditioning depends on."""
+TEXT = "text"
+"""What a file of the store calls the token features; the rest is the family's."""
+
+
+class Words(NamedTuple):
+    """What conditioning depends on."""
+
+    text: str
+    size: Size
+    chunks: int
+    """Text passes."""
+    lasting: bool = True
+    """Whether they come back in every epoch and in other runs: worth a place on the disk."""
 
 
 class Texts:
     """The text cache of one training. Prompts are encoded one by one: a batch would round differently."""
 
-    def __init__(self, base: Base, adapter: Adapter) -> None:
-        self._base, self._adapter = base, adapter
+    def __init__(self, base: Base, adapter: Adapter, store: Cache | None = None) -> None:
+        """`store`: where lasting prompts lie for every run; None: nowhere."""
+        self._base, self._adapter, self._store = base, adapter, store
         self._kept: dict[Words, Conditioning] = {}
         self._asked: set[At] = set()
         self._foresees = False
@@ -42,7 +56,7 @@ class Texts:
 
     def read(self, words: Sequence[Words]) -> Conditioning:
         """As the text encoders read them now, adapted."""
-        return self._base.encode_text([text for text, _, _ in words], [size for _, size, _ in words], words[0][2])
+        return self._base.encode_text([own.text for own in words], [own.size for own in words], words[0].chunks)
 
     def foresee(self, now: Sequence[Row], ahead: Iterable[Sequence[Row]]) -> None:
         """Encode what these rows and those of the next updates will ask for, then let the encoders rest."""
@@ -64,19 +78,33 @@ class Texts:
     def _words(self, rows: Sequence[Row]) -> list[Words]:
         """What these rows ask for: each prompt that was asked for before."""
         texts = ((row, _text_at(row, at)) for row in rows for at in ("own", *sorted(self._asked - {"own"})))
-        return list(dict.fromkeys((text, row.size, row.chunks) for row, text in texts))
+        return list(dict.fromkeys(Words(text, row.size, row.chunks, not row.varied) for row, text in texts))
 
     def _text(self, words: Words) -> Conditioning:
         """The prompts that were asked for last are kept."""
         known = self._kept.pop(words, None)
         if known is None:
-            text, size, chunks = words
-            with torch.no_grad(), self._adapter.disabled():
-                known = self._base.encode_text([text], [size], chunks)
+            known = self._stored(words) if self._store and words.lasting else self._encoded(words)
         self._kept[words] = known
         while len(self._kept) > KEPT:
             del self._kept[next(iter(self._kept))]
         return known
+
+    def _encoded(self, words: Words) -> Conditioning:
+        with torch.no_grad(), self._adapter.disabled():
+            return self._base.encode_text([words.text], [words.size], words.chunks)
+
+    def _stored(self, words: Words) -> Conditioning:
+        """From the disk, where it is kept as it was encoded; else encoded now."""
+        assert self._store is not None
+        key = key_of("text", words.text, words.size, words.chunks, self._base.hash, self._base.rounding)
+        found = self._store.get(key)
+        if found is not None and TEXT in found:
+            text = found.pop(TEXT)
+            return Conditioning(text, tuple(found.items())).to(self._base.device)
+        made = self._encoded(words)
+        self._store.put(key, {TEXT: made.text.cpu(), **{name: value.cpu() for name, value in made.extra}})
+        return made
 
 
 def _text_at(row: Row, at: At) -> str:

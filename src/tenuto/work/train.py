@@ -93,6 +93,7 @@ def train_arm(
             watch=_watches(prepared, adapter, latents) if project.training.watch_every and ranks.first else (),
             sample=lambda update: _draw_samples(prepared, training.folder, update),
             ranks=ranks,
+            texts=Cache(cache_home() / "texts"),
         )
         if ranks.first:
             write_text(training.folder / "project.toml", project.to_toml())
