@@ -8,7 +8,7 @@ with bfloat16. It prints the table of docs/memory.md.
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import typer
@@ -22,6 +22,7 @@ from tenuto.families.layouts import LAYOUTS
 from tenuto.families.loaded import Loaded, Request
 from tenuto.families.meter import META, Meter, bytes_of, fused_attention, tensors_of
 from tenuto.families.prediction import Noising, Wish
+from tenuto.families.resting import Part
 from tenuto.families.text import load_words
 from tenuto.families.weights import empty
 from tenuto.regularizers.prior_preservation import PriorPreservation
@@ -47,15 +48,20 @@ def weightless_base(form: str, dtype: torch.dtype) -> Base:
         content="",
         words=tuple(load_words(layout.tokenizer_folder(), own.pad) for own in layout.text_encoders),
         text_encoders=tuple(
-            empty(CLIPTextModelWithProjection if own.projected else CLIPTextModel, own.config).to(dtype)
+            part(empty(CLIPTextModelWithProjection if own.projected else CLIPTextModel, own.config).to(dtype))
             for own in layout.text_encoders
         ),
         unet=empty(UNet2DConditionModel, layout.unet).to(dtype),
-        vae=empty(AutoencoderKL, layout.vae),
+        vae=part(empty(AutoencoderKL, layout.vae)),
         scheduler=dict(layout.scheduler),
         noising=Noising("eps"),
     )
     return FAMILIES[layout.pipeline](loaded)
+
+
+def part(module: Any) -> Part:
+    """Never read, so nothing can be read again."""
+    return Part(module, lambda: module, ())
 
 
 def training(base: Base, size: Size, batch: int, *, checkpointing: bool) -> float:

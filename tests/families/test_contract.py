@@ -51,6 +51,25 @@ def ask(base: Base) -> Tensor:
         return base.predict(noise(3, 4, 8, 8), T, base.encode_text(PROMPTS, SIZES))
 
 
+def everything(base: Base) -> list[Tensor]:
+    """Of the parts that may rest."""
+    cond, pixels = base.encode_text(PROMPTS, SIZES), noise(1, 3, 16, 16).clamp(-1, 1)
+    return [cond.text, *(value for _, value in cond.extra), base.encode_image(pixels), base.decode(noise(1, 4, 8, 8))]
+
+
+@torch.no_grad()
+def test_what_rests_comes_back_as_it_was(base: Base) -> None:
+    before, answer = everything(base), ask(base)
+    weights = {name: value.clone() for part in base.modules().values() for name, value in part.named_parameters()}
+    base.rest()
+    assert all(map(torch.equal, everything(base), before))
+    base.rest()
+    assert torch.equal(ask(base), answer)
+    base.rest()
+    found = {name: value for part in base.modules().values() for name, value in part.named_parameters()}
+    assert all(torch.equal(found[name], value) for name, value in weights.items())
+
+
 @torch.no_grad()
 def test_a_row_does_not_depend_on_its_neighbours(base: Base) -> None:
     x_t, cond = noise(3, 4, 8, 8), base.encode_text(PROMPTS, SIZES)

@@ -73,6 +73,8 @@ def test_answers_as_the_folder_does(layout: str, folder: Path, tmp_path: Path, d
     file = write_single_file(tmp_path / "model.safetensors", ldm_tensors(folder, layout))
     one, other = open_base(str(file), device="cpu", dtype=dtype), open_base(str(folder), device="cpu", dtype=dtype)
     assert same(one, other)
+    one.rest()
+    assert same(one, other), "what was let go is read again"
     assert one.geometry == other.geometry == survey(str(file)) == survey(str(folder))
     assert (one.family, one.dtype) == (other.family, dtype)
     assert one.hash != other.hash

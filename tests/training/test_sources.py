@@ -71,4 +71,6 @@ def test_a_row_says_whether_its_caption_is_its_own(tiny_base: Base, tmp_path: Pa
     told = [source(tiny_base, own, VariationSettings(shuffle=True)).row(visit) for visit in range(20)]
     assert all(row.varied == (row.caption != own.caption) for row in told)
     assert any(row.varied for row in told)
-    assert not any(source(tiny_base, own, VariationSettings(caption_dropout=0.5)).row(visit).varied for visit in range(9))
+    assert not any(
+        source(tiny_base, own, VariationSettings(caption_dropout=0.5)).row(visit).varied for visit in range(9)
+    )

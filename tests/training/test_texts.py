@@ -8,11 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from torch import Tensor
 
 from tenuto.data.cache import Cache
-from tenuto.families import latent
 from tenuto.families.base import Base, Conditioning
 from tenuto.regularizers.output_preservation import OutputPreservation
 from tenuto.training import texts
@@ -138,24 +136,3 @@ def test_a_trained_text_encoder_stays(tiny_base: Base, tmp_path: Path, monkeypat
     train(run)
     assert "rest" not in log
     assert "rest, not text" in log
-
-
-def test_what_rests_leaves_the_device_and_comes_back(tiny_base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
-    moves: list[str] = []
-    for name, module in (("vae", tiny_base.vae), ("text", tiny_base.text_encoders["lora_te"])):  # type: ignore[attr-defined]
-        monkeypatch.setattr(module, "to", lambda device, name=name: moves.append(f"{name} to {device}"))
-    tiny_base.rest()
-    assert moves == [], "it lies there already"
-    monkeypatch.setattr(latent, "RESTING", torch.device("meta"))
-    tiny_base.rest(text=False)
-    tiny_base.rest()
-    assert moves == ["vae to meta", "vae to meta", "text to meta"]
-    moves.clear()
-    tiny_base.device = torch.device("meta")  # where nothing lies: everything has to come
-    for ask in (lambda: tiny_base.encode_text(["a"], [tiny_base.geometry.native]), lambda: tiny_base.decode(ZERO)):
-        with pytest.raises((RuntimeError, NotImplementedError, ValueError)):
-            ask()
-    assert moves == ["text to meta", "vae to meta"]
-
-
-ZERO = torch.zeros(1, 4, 8, 8)

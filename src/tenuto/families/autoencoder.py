@@ -4,6 +4,7 @@ it is small, half precision shows, and SDXL's gives NaN in float16."""
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from diffusers import AutoencoderKL
 from tenuto.families.header import Header, read_header
 from tenuto.families.keys import vae_origins
 from tenuto.families.parts import load_part, read_json, weight_files
-from tenuto.families.weights import empty, fill
+from tenuto.families.resting import Part
+from tenuto.families.weights import empty, filled
 from tenuto.words import TenutoError
 
 PREFIX = "first_stage_model."
@@ -22,7 +24,7 @@ Content = tuple[Mapping[str, Any], list[Path]]
 """What counts for the content hash: config and weight files."""
 
 
-def load_autoencoder(place: Path, config: Path | Mapping[str, Any]) -> tuple[Any, Content]:
+def load_autoencoder(place: Path, config: Path | Mapping[str, Any]) -> tuple[Part, Content]:
     """From a diffusers folder, or a single .safetensors (in either naming) which has the given config."""
     if place.is_file():
         own = config if isinstance(config, Mapping) else read_json(config)
@@ -32,13 +34,14 @@ def load_autoencoder(place: Path, config: Path | Mapping[str, Any]) -> tuple[Any
             raise TenutoError(f"{place}: holds no autoencoder; give a VAE as .safetensors or diffusers folder")
         return autoencoder_of(header, own, prefix)[0], (own, [place])
     files = weight_files(place)
-    return load_part(AutoencoderKL, place, torch_dtype=torch.float32), (read_json(place / "config.json"), files)
+    read = partial(load_part, AutoencoderKL, place, torch_dtype=torch.float32)
+    return Part.read(read, files), (read_json(place / "config.json"), files)
 
 
-def autoencoder_of(header: Header, config: Mapping[str, Any], prefix: str = PREFIX) -> tuple[Any, set[str]]:
+def autoencoder_of(header: Header, config: Mapping[str, Any], prefix: str = PREFIX) -> tuple[Part, set[str]]:
     """The autoencoder that stands in a file under this prefix, and the keys it was read from."""
     vae = empty(AutoencoderKL, config)
     plain = any(key.startswith(f"{prefix}encoder.down_blocks.") for key in header.shapes)
     origins = vae_origins(config, vae.state_dict(), prefix, plain=plain)
-    fill(vae, header, origins, torch.float32, "autoencoder")
-    return vae.eval(), {origin.key for origin in origins.values()}
+    keys = {origin.key for origin in origins.values()}
+    return filled(lambda: empty(AutoencoderKL, config), header, origins, torch.float32, "autoencoder"), keys

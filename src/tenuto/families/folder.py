@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from tenuto.families.hashing import content_hash
 from tenuto.families.loaded import Loaded, Request
 from tenuto.families.parts import load_part, read_json, weight_files
 from tenuto.families.prediction import decided, noising_of_folder
+from tenuto.families.resting import Part
 from tenuto.families.text import load_words
 from tenuto.words import TenutoError
 
@@ -67,7 +69,10 @@ def read_folder(folder: Path, request: Request) -> Loaded:
         title=TITLES[pipeline],
         content=content_hash(scheduler, content),
         words=tuple(load_words(folder / tokenizer) for _, tokenizer, _ in texts),
-        text_encoders=tuple(load_part(own, folder / name, dtype=request.dtype) for name, _, own in texts),
+        text_encoders=tuple(
+            Part.read(partial(load_part, own, folder / name, dtype=request.dtype), content[name][1])
+            for name, _, own in texts
+        ),
         unet=load_part(UNet2DConditionModel, folder / "unet", torch_dtype=request.dtype),
         vae=vae,
         scheduler=scheduler,

@@ -16,6 +16,7 @@ from tenuto.families.base import Base, Geometry, Part
 from tenuto.families.loaded import Loaded
 from tenuto.families.narrow import compute_in_float32, lacks, lie_in_float8
 from tenuto.families.process import from_alphas
+from tenuto.families.resting import Resting
 from tenuto.files import hash_text
 from tenuto.words import Size, TenutoError
 
@@ -25,8 +26,6 @@ UNET_PARTS: dict[Part, tuple[str, ...]] = {
     "convolution": ("conv1", "conv2", "conv_shortcut"),
 }
 """Endings of layer names. Attention and feed-forward together are what a plain kohya LoRA holds."""
-RESTING = torch.device("cpu")
-"""Where modules are that are not needed for now."""
 COMPILER = {"layout_optimization": False}
 """Of torch's compiler. With it (torch 2.13, CPU) frozen convolutions behind one another lose the gradient of what comes
 before them: SD's first block on the way up, for one."""
@@ -42,7 +41,7 @@ class LatentDiffusion(Base):
     """Which layer of the text encoders is read, counted from the end, unless clip_skip goes further back."""
 
     def __init__(self, loaded: Loaded) -> None:
-        request, unet, vae = loaded.request, loaded.unet, loaded.vae
+        request, unet = loaded.request, loaded.unet
         _refuse_misfits(loaded)
         self.name, self.device, self.dtype = request.name, request.device, request.dtype
         self.layer = max(request.clip_skip, self.LAYER)
@@ -57,17 +56,19 @@ class LatentDiffusion(Base):
         self.notes = (f"{loaded.title}, {loaded.noising}", *bits, *loaded.remarks)
         self.words = loaded.words
         self.denoiser = _frozen(unet, self.device)
-        self.vae = _frozen(vae, self.device)
-        encoders = [_frozen(encoder, self.device) for encoder in loaded.text_encoders]
+        self.vae = _frozen(loaded.vae.module, self.device)
+        encoders = [_frozen(encoder.module, self.device) for encoder in loaded.text_encoders]
         self.text_encoders = dict(zip(self.PREFIXES, encoders, strict=True))
+        self._vae, *self._encoders = [Resting(part) for part in (loaded.vae, *loaded.text_encoders)]
         self._scheduler = dict(loaded.scheduler)
         self._targets = {part: {"lora_unet": _named(unet, endings)} for part, endings in UNET_PARTS.items()}
         self._targets["text_encoder"] = {name: _named(own, TEXT) for name, own in self.text_encoders.items()}
         if lacks(self.device, self.dtype):
             for own in (unet, *encoders):
                 compute_in_float32(own)
-        self.geometry = geometry_of(unet.config, vae.config)
-        self._scale, self._shift = float(vae.config.scaling_factor), float(vae.config.get("shift_factor") or 0.0)
+        self.geometry = geometry_of(unet.config, self.vae.config)
+        told = self.vae.config
+        self._scale, self._shift = float(told.scaling_factor), float(told.get("shift_factor") or 0.0)
         schedule: Any = DDPMScheduler
         self.process = from_alphas(schedule.from_config(self._scheduler).alphas_cumprod, loaded.noising.prediction)
 
@@ -82,27 +83,29 @@ class LatentDiffusion(Base):
 
     @torch.no_grad()
     def encode_image(self, pixels: Tensor) -> Tensor:
-        _lie(self.vae, self.device)
+        self._vae.come(self.device)
         mode = self.vae.encode(pixels.to(self.device, self.vae.dtype)).latent_dist.mode()
         scaled: Tensor = (mode - self._shift) * self._scale
         return scaled.float()
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
-        _lie(self.vae, self.device)
+        self._vae.come(self.device)
         plain = latents.to(self.device, self.vae.dtype) / self._scale + self._shift
         pixels: Tensor = self.vae.decode(plain).sample
         return pixels.float().clamp(-1, 1)
 
     def rest(self, *, text: bool = True) -> None:
-        for module in (self.vae, *(self.text_encoders.values() if text else ())):
-            _lie(module, RESTING)
+        for part in (self._vae, *(self._encoders if text else ())):
+            part.leave(self.device)
 
     def called(self) -> tuple[Any, ...]:
         """The text encoders, on the device."""
-        for module in self.text_encoders.values():
-            _lie(module, self.device)
-        return tuple(self.text_encoders.values())
+        return tuple(encoder.come(self.device) for encoder in self._encoders)
+
+    def modules(self) -> dict[str, nn.Module]:
+        self.called()
+        return super().modules()
 
     # -- the denoiser -------------------------------------------------------------------------------------------
 
@@ -146,13 +149,13 @@ def _recomputed(block: nn.Module, *given: Any) -> Any:
 
 def _refuse_misfits(loaded: Loaded) -> None:
     """Parts that are not of one checkpoint, or of one that has another purpose."""
-    request, unet, vae = loaded.request, loaded.unet, loaded.vae
+    request, unet, vae = loaded.request, loaded.unet, loaded.vae.module
     if unet.config.in_channels != vae.config.latent_channels:
         raise TenutoError(
             f"{request.name}: its U-Net takes {unet.config.in_channels} channels and its autoencoder makes "
             f"{vae.config.latent_channels} (an inpainting checkpoint?); use the plain text-to-image one"
         )
-    for words, encoder in zip(loaded.words, loaded.text_encoders, strict=True):
+    for words, encoder in zip(loaded.words, (part.module for part in loaded.text_encoders), strict=True):
         if len(words.tokenizer) > encoder.config.vocab_size:
             raise TenutoError(
                 f"{request.name}: its tokenizer has {len(words.tokenizer)} words and its text encoder only "
@@ -181,13 +184,6 @@ def _named(module: nn.Module, endings: tuple[str, ...]) -> list[str]:
         for name, layer in module.named_modules()
         if isinstance(layer, nn.Linear | nn.Conv2d) and name.endswith(tuple(f".{ending}" for ending in endings))
     ]
-
-
-def _lie(module: nn.Module, device: torch.device) -> None:
-    """See that it lies on this device; a look costs nothing, moving looks at every weight."""
-    place = next(module.parameters()).device
-    if place.type != device.type or device.index not in (None, place.index):
-        module.to(device)
 
 
 def _frozen(module: Any, device: torch.device) -> Any:

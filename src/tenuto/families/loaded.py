@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from tenuto.families.prediction import Noising, Wish
+from tenuto.families.resting import Part
 from tenuto.families.text import Words
 
 
@@ -40,9 +41,9 @@ class Loaded:
     content: str
     """Hash of all that decides predictions."""
     words: tuple[Words, ...]
-    text_encoders: tuple[Any, ...]
+    text_encoders: tuple[Part, ...]
     unet: Any
-    vae: Any
+    vae: Part
     scheduler: dict[str, Any]
     noising: Noising
     remarks: tuple[str, ...] = ()

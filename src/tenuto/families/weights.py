@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from tenuto.families.header import FLOATS, Header, Shape
 from tenuto.families.keys import Origin
+from tenuto.families.resting import Part
 from tenuto.words import TenutoError
 
 
@@ -32,6 +33,19 @@ def fill(module: Any, header: Header, origins: Mapping[str, Origin], dtype: torc
             for name, shape in wanted.items()
         }
     module.load_state_dict(state, assign=True)
+
+
+def filled(
+    made: Callable[[], Any], header: Header, origins: Mapping[str, Origin], dtype: torch.dtype, part: str
+) -> Part:
+    """A part whose empty module is `made`, with its weights."""
+
+    def read() -> Any:
+        module = made().eval()
+        fill(module, header, origins, dtype, part)
+        return module
+
+    return Part.read(read, [header.path])
 
 
 def check(header: Header, wanted: Mapping[str, tuple[Origin, Shape]], part: str) -> None:

@@ -154,7 +154,7 @@ class Memory:
             changed = bytes_of(weight_of(own) for own in adapter.layers().values())
             return Need(
                 weights=weights,
-                resting=0 if self.prepared.base.device.type == "cpu" else weights - bytes_of(_training(base, adapter)),
+                resting=weights - bytes_of(_training(base, adapter)),
                 adapter=int((1 + settings.optimizer.remembers) * trained),
                 update=held_by_update(base, adapter, settings, project.regularizers, list(self._rows(base))),
                 picture=picture,

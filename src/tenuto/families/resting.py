@@ -1,0 +1,100 @@
+"""Frozen parts of a checkpoint that are not asked for all the time: in between they are elsewhere, or nowhere.
+
+A GPU hands them to the memory beside it. On a CPU, where that is the same memory, the weights are let go and read again
+from their files when they are asked for: a training does without its text encoders and autoencoder for hours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from tenuto.words import TenutoError
+
+MEMORY = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part as it was read."""
+
+    module: Any
+    again: Callable[[], Any]
+    """Reads it once more."""
+    files: Sequence[Path]
+    """Where it stands."""
+
+    @classmethod
+    def read(cls, read: Callable[[], Any], files: Sequence[Path]) -> Part:
+        return cls(read(), read, files)
+
+
+class Resting:
+    """A part on its way to and fro. What was changed since it was read, or carries an adapter, stays in memory."""
+
+    def __init__(self, part: Part) -> None:
+        self.module: nn.Module = part.module
+        self._again, self._files = part.again, part.files
+        self._stamps = self._stamped()
+        self._note()
+
+    def come(self, device: torch.device) -> nn.Module:
+        """To this device, whole. Raises TenutoError where its files are others by now."""
+        if self.away:
+            fresh = self._reread()
+            with torch.no_grad():
+                for weight, new in zip(self.module.parameters(), fresh.parameters(), strict=True):
+                    weight.data = new.data
+            self._note()
+        _lie(self.module, device)
+        return self.module
+
+    def leave(self, device: torch.device) -> None:
+        """This device, until it is asked for again."""
+        if device.type != MEMORY.type:
+            _lie(self.module, MEMORY)
+        elif not self.away and self._as_read():
+            for weight in self.module.parameters():
+                weight.data = torch.full((), torch.nan, dtype=weight.dtype).expand(weight.shape)
+            self._note()
+
+    @property
+    def away(self) -> bool:
+        """Whether the weights are let go: each is a single number then, spread over its shape, and no number at all,
+        so that nobody can work with it unawares."""
+        return all(weight.untyped_storage().nbytes() == weight.element_size() for weight in self.module.parameters())
+
+    def _note(self) -> None:
+        self._known = [(weight, weight._version) for weight in self.module.parameters()]
+
+    def _as_read(self) -> bool:
+        now = [(weight, weight._version) for weight in self.module.parameters()]
+        return len(now) == len(self._known) and all(
+            weight is known and version == noted
+            for (weight, version), (known, noted) in zip(now, self._known, strict=True)
+        )
+
+    def _reread(self) -> nn.Module:
+        if self._stamped() != self._stamps:
+            raise TenutoError(f"{self._files[0]}: has changed since it was opened; run the same command again")
+        fresh: nn.Module = self._again()
+        return fresh
+
+    def _stamped(self) -> list[tuple[int, int]]:
+        """How large the files are, and when they were changed last."""
+        try:
+            return [(own.st_size, own.st_mtime_ns) for own in (path.stat() for path in self._files)]
+        except OSError:
+            return []
+
+
+def _lie(module: nn.Module, device: torch.device) -> None:
+    """See that it lies on this device; a look costs nothing, moving looks at every weight."""
+    place = next(module.parameters()).device
+    if place.type != device.type or device.index not in (None, place.index):
+        module.to(device)
