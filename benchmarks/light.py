@@ -1,4 +1,4 @@
-"""Held for little work, on ready sets: the demo's settings, three training seeds.
+"""Held for little work, on ready sets: the demo's settings, three training seeds, two noise seeds.
 
     python -m benchmarks.light [--only NAME]
 
@@ -37,10 +37,15 @@ WAYS = {
         steps=None,
     ),
 }
+COMPARISON = {**SETTINGS["comparison"], "seeds": [0, 1]}
+"""Two pictures of every prompt, so that `div` has pairs."""
 TRAINING = {"adapter": SETTINGS["training"]["adapter"]}
 TOLERANCE = 0.05
-SHOWN = {"concept_strength": ".3g", "drift": ".3g", "bake": ".3g", "forwards": ",.0f"}
-HEAD = "| set | concept, plain / held | drift | bake | forwards | drift over plain | bake over plain |\n|" + "---|" * 7
+SHOWN = {"concept_strength": ".3g", "drift": ".3g", "bake": ".3g", "div": ".3f", "forwards": ",.0f"}
+HEAD = (
+    "| set | concept, plain / held | drift | bake | DIV | forwards | drift over plain | bake over plain |\n|"
+    + "---|" * 8
+)
 
 
 def main(only: Annotated[list[str] | None, typer.Option(help="Just these ready sets.")] = None) -> None:
@@ -50,7 +55,7 @@ def main(only: Annotated[list[str] | None, typer.Option(help="Just these ready s
         for name in only or CONCEPTS:
             if (numbers := RESULTS / f"{name}.json").is_file():
                 continue
-            sweep = sweep_on(name, WAYS, RUNS / "data", SETTINGS["comparison"], training=TRAINING, about="held lightly")
+            sweep = sweep_on(name, WAYS, RUNS / "data", COMPARISON, training=TRAINING, about="held lightly")
             done = run_sweep(sweep, RUNS / name, screen, stop, SideBySide(2))
             shutil.copy(RUNS / name / done.concepts[name].folder / "comparison.json", numbers)
     print(HEAD)
@@ -63,15 +68,15 @@ def main(only: Annotated[list[str] | None, typer.Option(help="Just these ready s
 def line(name: str, found: Comparison, arm: str) -> str:
     """A row of the table: what each arm reached, and what the held one has of plain's where both are equally strong."""
     plain, held = found.arms[PLAIN], found.arms[arm]
-    both = (f"{plain[key].mean:{how}} / {held[key].mean:{how}}" for key, how in SHOWN.items())
+    both = (" / ".join(_said(own[key].mean, how) for own in (plain, held)) for key, how in SHOWN.items())
     curves = found.curves[PLAIN], found.curves[arm]
     ratios = (compare_curves(*curves, quantity, TOLERANCE) for quantity in ("drift", "bake"))
     over = (f"{_said(own.mean)} ({', '.join(map(_said, own.per_seed))})" for own in ratios)
     return f"| {name}, {arm} | {' | '.join([*both, *over])} |"
 
 
-def _said(value: float | None) -> str:
-    return "–" if value is None else f"{value:.2g}"
+def _said(value: float | None, how: str = ".2g") -> str:
+    return "–" if value is None else f"{value:{how}}"
 
 
 if __name__ == "__main__":
