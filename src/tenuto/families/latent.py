@@ -101,7 +101,9 @@ class LatentDiffusion(Base):
 
     def called(self) -> tuple[Any, ...]:
         """The text encoders, on the device."""
-        return tuple(encoder.come(self.device) for encoder in self._encoders)
+        for encoder in self._encoders:
+            encoder.come(self.device)
+        return tuple(self.text_encoders.values())
 
     def modules(self) -> dict[str, nn.Module]:
         self.called()

@@ -43,7 +43,7 @@ class Resting:
         self._stamps = self._stamped()
         self._note()
 
-    def come(self, device: torch.device) -> nn.Module:
+    def come(self, device: torch.device) -> None:
         """To this device, whole. Raises TenutoError where its files are others by now."""
         if self.away:
             fresh = self._reread()
@@ -52,7 +52,6 @@ class Resting:
                     weight.data = new.data
             self._note()
         _lie(self.module, device)
-        return self.module
 
     def leave(self, device: torch.device) -> None:
         """This device, until it is asked for again."""
