@@ -54,6 +54,8 @@ POOL, RATIO = 8, 0.5
 states they follow from the weight, as in anybody's project."""
 MORE_POOLS = {"prior_preservation": {50: 0.625}}
 """Further pools with their ratios: the article's x50, each image used once."""
+DEFAULT = "tenuto's default"
+"""What a project is held by that names no method: another one for a style."""
 LOWER_RANKS = (2, 4)
 LOWER_RATE = 5e-4
 """The plain LoRA's best on the validation concept (docs/evidence/learning-rate.json): it shall be no straw man."""
@@ -95,6 +97,7 @@ def entries(chosen: Mapping[str, float], only: Sequence[str] | None = None) -> l
     found += [_plain(f"rank {rank}", adapter={**ADAPTER, "rank": rank}) for rank in LOWER_RANKS]
     found += [_plain(f"rate {LOWER_RATE:g}", optimizer={"lr": LOWER_RATE})]
     found += [_plain(kind, adapter={**ADAPTER, **own}) for kind, own in ADAPTERS.items() if only is None]
+    found += [Entry(DEFAULT, "", Way(None, None, None, steps=None))]
     return found + [entry for name in _taking_part(only) for entry in _at(name, chosen[name])]
 
 

@@ -29,7 +29,7 @@ from tenuto.cli.screen import Screen
 from tenuto.evaluation.board import SHIPPED
 from tenuto.evaluation.record import Comparison
 from tenuto.evaluation.settings import ComparisonSettings
-from tenuto.events import Listener, stage
+from tenuto.events import Listener, silent, stage, warn
 from tenuto.pocket.concepts import CONCEPTS
 from tenuto.regularizers.catalogue import REGULARIZERS
 from tenuto.words import TenutoError
@@ -164,12 +164,11 @@ def run_cell(
     )
 
 
-def kept_cell(file: Path, chosen: Sequence[Entry], size: Size, run: Callable[[Sequence[Entry]], Cell]) -> Cell:
-    """The cell in this file, if it is of this size of work; whoever it lacks is run beside the plain LoRA and joins it.
-    Else everyone is run.
-
-    Raises TenutoError where the plain LoRA came out as another one than the file's.
-    """
+def kept_cell(
+    file: Path, chosen: Sequence[Entry], size: Size, run: Callable[[Sequence[Entry]], Cell], listener: Listener = silent
+) -> Cell:
+    """The cell in this file, if it is of this size of work; whoever it lacks is run beside the plain LoRA and joins it,
+    unless that came out as another one than the file's. Else everyone is run."""
     if file.is_file():
         found = Cell.load(file)
         asked = ComparisonSettings.model_validate(size.comparison).model_dump(mode="json", include=set(size.comparison))
@@ -179,7 +178,12 @@ def kept_cell(file: Path, chosen: Sequence[Entry], size: Size, run: Callable[[Se
                 return found
             more = run([entry for entry in chosen if entry.label == PLAIN or entry in missing])
             if not more.same_plain(found):
-                raise TenutoError(f"{file}: its plain LoRA is not the one of this machine; delete it to run everyone")
+                warn(
+                    listener,
+                    f"{file}: its plain LoRA is not the one of this machine, so {len(missing)} stay out of it; "
+                    "delete it to run everyone",
+                )
+                return found
             whole = found.joined(more, [entry.label for entry in chosen])
             whole.save(file)
             return whole
@@ -244,7 +248,7 @@ def main(
                 stage(screen, f"{Path(file).stem}: {len(some)} arms on {place.concept} at seed {place.seed}")
                 return run_cell(place, some, size, engage, screen, stop)
 
-            return kept_cell(size.results / file, chosen, size, run)
+            return kept_cell(size.results / file, chosen, size, run, screen)
 
         if not page:
             chosen, taking_part = untried(), method

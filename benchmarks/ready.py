@@ -37,13 +37,14 @@ def best_rate() -> float:
 
 
 class Way(NamedTuple):
-    """One way of training. Pool, ratio and steps that are None follow from the methods, as in anybody's project."""
+    """One way of training. What is None is decided as in anybody's project: pool, ratio and steps by the methods, the
+    methods by the concept's kind."""
 
     per_image: int | None = 0
     """Prior images per picture."""
     ratio: float | None = 0.0
     """Prior rows per instance row."""
-    methods: Mapping[str, Regularizer] = {}
+    methods: Mapping[str, Regularizer] | None = {}
     training: Mapping[str, Any] = {}
     """Training settings of its own."""
     steps: int | None = 16
@@ -62,9 +63,9 @@ def project_on(
         "prior": _given(prior),
         "training": {**SETTINGS["training"], "adapter": ADAPTER, **training, **way.training},
         "comparison": {**comparison, "concept_groups": concept_groups(name)},
-        "regularizers": dict(way.methods),
+        "regularizers": None if way.methods is None else dict(way.methods),
     }
-    return make_project(table, f"benchmark on {name}")
+    return make_project(_given(table), f"benchmark on {name}")
 
 
 def _given(table: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,9 +13,9 @@ import typer
 from benchmarks import entries as entries_module
 from benchmarks import leaderboard
 from benchmarks.board_page import advice, as_board, write_board
-from benchmarks.entries import TOGETHER, Entry, entries, tried, untried, why_not
+from benchmarks.entries import DEFAULT, TOGETHER, Entry, entries, tried, untried, why_not
 from benchmarks.leaderboard import Place
-from benchmarks.ready import Way
+from benchmarks.ready import Way, project_on
 from benchmarks.standings import (
     FEWER_STEPS,
     LOWER_WEIGHT,
@@ -30,13 +30,12 @@ from benchmarks.standings import (
 from tenuto.cli.demo import SETTINGS
 from tenuto.evaluation.board import Board, plot, shipped_board
 from tenuto.evaluation.curve import Point
-from tenuto.events import silent
+from tenuto.events import Event, silent
 from tenuto.project.settings import Project
 from tenuto.regularizers.base import Regularizer
 from tenuto.regularizers.cached_prior import FEWEST
 from tenuto.regularizers.catalogue import REGULARIZERS
 from tenuto.regularizers.trigger_contrast import TriggerContrast
-from tenuto.words import TenutoError
 from tenuto.work.tasks import Runner
 from tests.work.test_sweep import sent
 
@@ -57,23 +56,32 @@ def test_every_method_of_the_catalogue_takes_part() -> None:
     assert {entry.name for entry in everyone} == {"", *TOGETHER, *(name for name in REGULARIZERS if not why_not(name))}
     assert {entry.method for entry in everyone} >= BASELINES
     some = {entry.method for entry in entries(untried(), only=("l2_to_base",))}
-    assert some == {"plain", "plain, rank 2", "plain, rank 4", "plain, rate 0.0005", "l2_to_base"}
+    assert some == {"plain", "plain, rank 2", "plain, rank 4", "plain, rate 0.0005", DEFAULT, "l2_to_base"}
     assert len({entry.label for entry in everyone}) == len(everyone) == len({entry.method for entry in everyone})
     pools = {entry.method: entry.way.per_image for entry in everyone}
     assert pools["prior_preservation, x50"] == 50
     assert pools["prior_prediction"] == 8
     assert pools["l2_to_base"] == 0
     assert pools["cached_prior"] is pools["drift_controller"] is None, "as in anybody's project"
-    assert set(next(e for e in everyone if e.method == "drift_controller").way.methods) == {
+    assert set(next(e for e in everyone if e.method == "drift_controller").way.methods or ()) == {
         "cached_prior",
         "drift_controller",
     }
     both = {e.method: e.way for e in everyone if e.method in TOGETHER}
     whole, half = (both[f"cached_prior with trigger_contrast{more}"] for more in ("", ", half of each"))
     assert whole.ratio == 2 * (half.ratio or 0) == FEWEST
-    assert [way.methods["trigger_contrast"] for way in (whole, half)] == [
+    assert [(way.methods or {})["trigger_contrast"] for way in (whole, half)] == [
         TriggerContrast(weight=0.4, share=share) for share in (0.1, 0.05)
     ]
+
+
+def test_the_default_is_what_a_project_takes_that_names_no_method(tmp_path: Path) -> None:
+    (default,) = (entry.way for entry in entries(untried()) if entry.method == DEFAULT)
+    held = {name: project_on(name, default, tmp_path, leaderboard.COMPARISON) for name in ("clothing", "style")}
+    assert {name: list(own.regularizers) for name, own in held.items()} == {
+        "clothing": ["cached_prior"], "style": ["prior_preservation"],
+    }  # fmt: skip
+    assert held["clothing"].prior.model_fields_set == {"sampler"}, "pool and ratio follow"
 
 
 def test_strengths_are_tried_apart_and_the_best_one_stands_on_the_board() -> None:
@@ -98,10 +106,10 @@ def test_strengths_are_tried_apart_and_the_best_one_stands_on_the_board() -> Non
     trial = Cell(concept="one", kind="concept", tuned=True, seed=3, updates=100, arms={**arms, "plain": plain_arm()})
     assert leaderboard.holding(trial, candidates) == ["l2_to_base"], "the others drift as the plain LoRA does"
     assert {entry.method for entry in entries(untried(), leaderboard.holding(trial, candidates))} == {
-        "plain", "plain, rank 2", "plain, rank 4", "plain, rate 0.0005", "l2_to_base",
+        "plain", "plain, rank 2", "plain, rank 4", "plain, rate 0.0005", DEFAULT, "l2_to_base",
     }  # fmt: skip
     assert {entry.method for entry in entries(untried(), [])} == {
-        "plain", "plain, rank 2", "plain, rank 4", "plain, rate 0.0005",
+        "plain", "plain, rank 2", "plain, rank 4", "plain, rate 0.0005", DEFAULT,
     }, "nobody held"  # fmt: skip
     chosen = leaderboard.best_of(trial, candidates)
     assert chosen["l2_to_base"] == 0.001
@@ -351,8 +359,10 @@ def test_who_comes_later_joins_the_cell(tmp_path: Path) -> None:
         own = plain_arm().model_copy(update={"points": points((1.0, 0.6, drift)), "numbers": {"seconds": 9.0}})
         return found.model_copy(update={"arms": {**found.arms, "plain": own, "new": found.arms.pop("new, ")}})
 
-    with pytest.raises(TenutoError, match=r"style-0\.json: its plain LoRA is not the one of this machine; delete it"):
-        leaderboard.kept_cell(file, [plain, hold, new], size, partial(run, drift=8.2))
+    heard: list[Event] = []
+    same = leaderboard.kept_cell(file, [plain, hold, new], size, partial(run, drift=8.2), heard.append)
+    assert same == first == Cell.load(file)
+    assert "style-0.json: its plain LoRA is not the one of this machine, so 2 stay out" in heard[0].data["text"]
     whole = leaderboard.kept_cell(file, [plain, hold, new], size, partial(run, drift=8.1))
     assert list(whole.arms) == ["plain", "hold, weight 3", "new", "tight, weight 1"]
     assert whole.arms["plain"] == plain_arm(), "its cost is the one that the others were judged by"
