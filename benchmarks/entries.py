@@ -22,11 +22,12 @@ from tenuto.regularizers.trigger_contrast import TriggerContrast
 FACTORS = (0.25, 1.0, 4.0)
 """The strengths that are tried, as multiples of the method's default; those that it does not allow are left out."""
 FURTHER: Mapping[str, tuple[float, ...]] = dict.fromkeys(
-    ("prior_prediction", "cached_prior", "output_preservation", "trigger_contrast"), (16.0,)
+    ("prior_prediction", "cached_prior", "output_preservation"), (16.0,)
 )
 """Further factors for methods that did best at the last of these."""
 SWEPT: dict[str, tuple[str, tuple[float, ...]]] = {
     "drift_controller": ("budget", (0.1, 0.2, 0.4)),
+    "trigger_contrast": ("weight", (0.1, 0.4, 1.6, 6.4)),
     "gram_penalty": ("weight", (1.0, 30.0, 300.0)),
     "max_norm": ("limit", (0.25, 1.0, 4.0)),
     "noise_offset": ("weight", (0.05,)),
@@ -110,7 +111,7 @@ def untried() -> dict[str, float]:
 
 
 def _middle(values: Sequence[float]) -> float:
-    return values[len(values) // 2]
+    return values[(len(values) - 1) // 2]
 
 
 def strengths(name: str) -> list[float]:
