@@ -22,7 +22,7 @@ from tenuto.families.layouts import LAYOUTS
 from tenuto.families.loaded import Loaded, Request
 from tenuto.families.meter import META, Meter, bytes_of, fused_attention, tensors_of
 from tenuto.families.prediction import Noising, Wish
-from tenuto.families.resting import Part
+from tenuto.families.resting import Component
 from tenuto.families.text import load_words
 from tenuto.families.weights import empty
 from tenuto.regularizers.prior_preservation import PriorPreservation
@@ -59,9 +59,9 @@ def weightless_base(form: str, dtype: torch.dtype) -> Base:
     return FAMILIES[layout.pipeline](loaded)
 
 
-def part(module: Any) -> Part:
+def part(module: Any) -> Component:
     """Never read, so nothing can be read again."""
-    return Part(module, lambda: module, ())
+    return Component(module, lambda: module, ())
 
 
 def training(base: Base, size: Size, batch: int, *, checkpointing: bool) -> float:

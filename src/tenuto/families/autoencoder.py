@@ -14,7 +14,7 @@ from diffusers import AutoencoderKL
 from tenuto.families.header import Header, read_header
 from tenuto.families.keys import vae_origins
 from tenuto.families.parts import load_part, read_json, weight_files
-from tenuto.families.resting import Part
+from tenuto.families.resting import Component
 from tenuto.families.weights import empty, filled
 from tenuto.words import TenutoError
 
@@ -24,7 +24,7 @@ Content = tuple[Mapping[str, Any], list[Path]]
 """What counts for the content hash: config and weight files."""
 
 
-def load_autoencoder(place: Path, config: Path | Mapping[str, Any]) -> tuple[Part, Content]:
+def load_autoencoder(place: Path, config: Path | Mapping[str, Any]) -> tuple[Component, Content]:
     """From a diffusers folder, or a single .safetensors (in either naming) which has the given config."""
     if place.is_file():
         own = config if isinstance(config, Mapping) else read_json(config)
@@ -35,10 +35,10 @@ def load_autoencoder(place: Path, config: Path | Mapping[str, Any]) -> tuple[Par
         return autoencoder_of(header, own, prefix)[0], (own, [place])
     files = weight_files(place)
     read = partial(load_part, AutoencoderKL, place, torch_dtype=torch.float32)
-    return Part.read(read, files), (read_json(place / "config.json"), files)
+    return Component.read(read, files), (read_json(place / "config.json"), files)
 
 
-def autoencoder_of(header: Header, config: Mapping[str, Any], prefix: str = PREFIX) -> tuple[Part, set[str]]:
+def autoencoder_of(header: Header, config: Mapping[str, Any], prefix: str = PREFIX) -> tuple[Component, set[str]]:
     """The autoencoder that stands in a file under this prefix, and the keys it was read from."""
     vae = empty(AutoencoderKL, config)
     plain = any(key.startswith(f"{prefix}encoder.down_blocks.") for key in header.shapes)

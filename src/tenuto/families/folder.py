@@ -15,7 +15,7 @@ from tenuto.families.hashing import content_hash
 from tenuto.families.loaded import Loaded, Request
 from tenuto.families.parts import load_part, read_json, weight_files
 from tenuto.families.prediction import decided, noising_of_folder
-from tenuto.families.resting import Part
+from tenuto.families.resting import Component
 from tenuto.families.text import load_words
 from tenuto.words import TenutoError
 
@@ -70,7 +70,7 @@ def read_folder(folder: Path, request: Request) -> Loaded:
         content=content_hash(scheduler, content),
         words=tuple(load_words(folder / tokenizer) for _, tokenizer, _ in texts),
         text_encoders=tuple(
-            Part.read(partial(load_part, own, folder / name, dtype=request.dtype), content[name][1])
+            Component.read(partial(load_part, own, folder / name, dtype=request.dtype), content[name][1])
             for name, _, own in texts
         ),
         unet=load_part(UNet2DConditionModel, folder / "unet", torch_dtype=request.dtype),

@@ -59,7 +59,7 @@ class LatentDiffusion(Base):
         self.vae = _frozen(loaded.vae.module, self.device)
         encoders = [_frozen(encoder.module, self.device) for encoder in loaded.text_encoders]
         self.text_encoders = dict(zip(self.PREFIXES, encoders, strict=True))
-        self._vae, *self._encoders = [Resting(part) for part in (loaded.vae, *loaded.text_encoders)]
+        self._vae, *self._encoders = [Resting(own) for own in (loaded.vae, *loaded.text_encoders)]
         self._scheduler = dict(loaded.scheduler)
         self._targets = {part: {"lora_unet": _named(unet, endings)} for part, endings in UNET_PARTS.items()}
         self._targets["text_encoder"] = {name: _named(own, TEXT) for name, own in self.text_encoders.items()}
@@ -96,8 +96,8 @@ class LatentDiffusion(Base):
         return pixels.float().clamp(-1, 1)
 
     def rest(self, *, text: bool = True) -> None:
-        for part in (self._vae, *(self._encoders if text else ())):
-            part.leave(self.device)
+        for own in (self._vae, *(self._encoders if text else ())):
+            own.leave(self.device)
 
     def called(self) -> tuple[Any, ...]:
         """The text encoders, on the device."""
@@ -106,7 +106,8 @@ class LatentDiffusion(Base):
         return tuple(self.text_encoders.values())
 
     def modules(self) -> dict[str, nn.Module]:
-        self.called()
+        for encoder in self._encoders:
+            encoder.fill()
         return super().modules()
 
     # -- the denoiser -------------------------------------------------------------------------------------------
@@ -157,7 +158,7 @@ def _refuse_misfits(loaded: Loaded) -> None:
             f"{request.name}: its U-Net takes {unet.config.in_channels} channels and its autoencoder makes "
             f"{vae.config.latent_channels} (an inpainting checkpoint?); use the plain text-to-image one"
         )
-    for words, encoder in zip(loaded.words, (part.module for part in loaded.text_encoders), strict=True):
+    for words, encoder in zip(loaded.words, (own.module for own in loaded.text_encoders), strict=True):
         if len(words.tokenizer) > encoder.config.vocab_size:
             raise TenutoError(
                 f"{request.name}: its tokenizer has {len(words.tokenizer)} words and its text encoder only "

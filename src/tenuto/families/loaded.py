@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from tenuto.families.prediction import Noising, Wish
-from tenuto.families.resting import Part
+from tenuto.families.resting import Component
 from tenuto.families.text import Words
 
 
@@ -41,9 +41,9 @@ class Loaded:
     content: str
     """Hash of all that decides predictions."""
     words: tuple[Words, ...]
-    text_encoders: tuple[Part, ...]
+    text_encoders: tuple[Component, ...]
     unet: Any
-    vae: Part
+    vae: Component
     scheduler: dict[str, Any]
     noising: Noising
     remarks: tuple[str, ...] = ()

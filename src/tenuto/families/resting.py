@@ -1,4 +1,4 @@
-"""Frozen parts of a checkpoint that are not asked for all the time: in between they are elsewhere, or nowhere.
+"""Frozen components of a checkpoint that are not asked for all the time: in between they are elsewhere, or nowhere.
 
 A GPU hands them to the memory beside it. On a CPU, where that is the same memory, the weights are let go and read again
 from their files when they are asked for: a training does without its text encoders and autoencoder for hours.
@@ -14,14 +14,15 @@ from typing import Any
 import torch
 from torch import nn
 
+from tenuto.files import first_line
 from tenuto.words import TenutoError
 
 MEMORY = torch.device("cpu")
 
 
 @dataclass(frozen=True)
-class Part:
-    """A part as it was read."""
+class Component:
+    """A text encoder or the autoencoder, as it was read."""
 
     module: Any
     again: Callable[[], Any]
@@ -30,28 +31,32 @@ class Part:
     """Where it stands."""
 
     @classmethod
-    def read(cls, read: Callable[[], Any], files: Sequence[Path]) -> Part:
+    def read(cls, read: Callable[[], Any], files: Sequence[Path]) -> Component:
         return cls(read(), read, files)
 
 
 class Resting:
-    """A part on its way to and fro. What was changed since it was read, or carries an adapter, stays in memory."""
+    """A component on its way to and fro. What was changed since it was read, or carries an adapter, stays in memory."""
 
-    def __init__(self, part: Part) -> None:
-        self.module: nn.Module = part.module
-        self._again, self._files = part.again, part.files
+    def __init__(self, own: Component) -> None:
+        self.module: nn.Module = own.module
+        self._again, self._files = own.again, own.files
         self._stamps = self._stamped()
         self._note()
 
     def come(self, device: torch.device) -> None:
-        """To this device, whole. Raises TenutoError where its files are others by now."""
+        """To this device, whole. Raises TenutoError."""
+        self.fill()
+        _lie(self.module, device)
+
+    def fill(self) -> None:
+        """See that the weights are there, wherever. Raises TenutoError where the files are others by now, or gone."""
         if self.away:
             fresh = self._reread()
             with torch.no_grad():
                 for weight, new in zip(self.module.parameters(), fresh.parameters(), strict=True):
                     weight.data = new.data
             self._note()
-        _lie(self.module, device)
 
     def leave(self, device: torch.device) -> None:
         """This device, until it is asked for again."""
@@ -81,7 +86,15 @@ class Resting:
     def _reread(self) -> nn.Module:
         if self._stamped() != self._stamps:
             raise TenutoError(f"{self._files[0]}: has changed since it was opened; run the same command again")
-        fresh: nn.Module = self._again()
+        try:
+            fresh: nn.Module = self._again()
+        except (TenutoError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:  # the libraries raise anything where a disk fails
+            raise TenutoError(
+                f"{self._files[0]}: cannot be read again ({first_line(error)}); see that the disk is there and run "
+                "the same command again"
+            ) from error
         return fresh
 
     def _stamped(self) -> list[tuple[int, int]]:

@@ -20,7 +20,7 @@ from tenuto.families.layouts import Layout, TextLayout
 from tenuto.families.loaded import Loaded, Request
 from tenuto.families.prediction import decided
 from tenuto.families.recognise import UNET, recognise
-from tenuto.families.resting import Part
+from tenuto.families.resting import Component
 from tenuto.families.signs import noising_of_file
 from tenuto.families.text import load_words
 from tenuto.families.weights import check, empty, fill, filled
@@ -106,7 +106,7 @@ def _empty_encoder(layout: TextLayout) -> Any:
     return empty(CLIPTextModelWithProjection if layout.projected else CLIPTextModel, layout.config)
 
 
-def _text_encoder(header: Header, layout: TextLayout, request: Request) -> tuple[Part, set[str]]:
+def _text_encoder(header: Header, layout: TextLayout, request: Request) -> tuple[Component, set[str]]:
     origins = _text_origins(header, layout, list(_empty_encoder(layout).state_dict()))
     encoder = filled(lambda: _empty_encoder(layout), header, origins, request.dtype, "text encoder")
     return encoder, {origin.key for origin in origins.values()}
@@ -124,7 +124,7 @@ def _text_origins(header: Header, layout: TextLayout, names: list[str]) -> dict[
     return max(options, key=lambda own: sum(origin.key in header.shapes for origin in own.values()))
 
 
-def _autoencoder(header: Header, layout: Layout, request: Request) -> tuple[Part, set[str], Content]:
+def _autoencoder(header: Header, layout: Layout, request: Request) -> tuple[Component, set[str], Content]:
     """The autoencoder, the keys that are accounted for by it, and what counts for the hash beside the file itself."""
     if request.vae is not None:
         vae, content = load_autoencoder(request.vae, layout.vae)

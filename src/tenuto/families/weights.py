@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tenuto.families.header import FLOATS, Header, Shape
 from tenuto.families.keys import Origin
-from tenuto.families.resting import Part
+from tenuto.families.resting import Component
 from tenuto.words import TenutoError
 
 
@@ -37,7 +37,7 @@ def fill(module: Any, header: Header, origins: Mapping[str, Origin], dtype: torc
 
 def filled(
     made: Callable[[], Any], header: Header, origins: Mapping[str, Origin], dtype: torch.dtype, part: str
-) -> Part:
+) -> Component:
     """A part whose empty module is `made`, with its weights."""
 
     def read() -> Any:
@@ -45,7 +45,7 @@ def filled(
         fill(module, header, origins, dtype, part)
         return module
 
-    return Part.read(read, [header.path])
+    return Component.read(read, [header.path])
 
 
 def check(header: Header, wanted: Mapping[str, tuple[Origin, Shape]], part: str) -> None:

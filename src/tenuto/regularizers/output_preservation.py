@@ -23,7 +23,8 @@ class OutputPreservation(Distilled):
         L += weight * mean over instance rows | f(x_t, t, c_class) - f_base(x_t, t, c_class) |^2
 
     When   no prior pictures are wanted and the base must stay as it was wherever the trigger is not used. At weight 1.6
-           four sets of four were learned, further than by a plain LoRA, at a fiftieth of its drift at equal strength.
+           four sets of four (one training each) were learned, further than by a plain LoRA, at a fiftieth of its drift
+           at equal strength.
     Paper  none found; known as DOP (ai-toolkit); a relative is CAT, arXiv:2404.07554.
     Cost   per instance row one more forward and backward, and one forward of the base; no pictures are made.
     Avoid  styles without a trigger: it would undo the learning. Rows whose caption lacks the trigger are left out.

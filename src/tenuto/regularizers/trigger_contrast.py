@@ -25,17 +25,17 @@ class TriggerContrast(Distilled):
     c_bare is the caption without the trigger and with nothing in its place, so that tags which merely occur together
     with the concept do not call it. `output_preservation` is the same with the class word, on all rows.
 
-    When   the base must stay as it is wherever the trigger is not used, more than anything else: it holds where the
-           user's pictures are, `cached_prior` where the base's own are. Beside that at prior.ratio = 0.05 a fifth of
-           the drift was left for the same work. Or no prior pictures are wanted: alone, with a share of 0.1.
+    When   the base must stay as it is wherever the trigger is not used, and no prior pictures are wanted: alone it left
+           half of `cached_prior`'s drift for half of its extra work on two sets (three trainings each). It holds where
+           the user's pictures are, `cached_prior` where the base's own are; both together were tried at 0.4.
     Paper  our own; relatives are DOP (ai-toolkit) and Drift Correction, arXiv:2410.14159.
     Cost   share x (one forward and backward, one forward of the base) per instance row; no pictures are made.
     Avoid  where the trigger's own pictures must stay editable: what the other words may not take goes into the
            trigger, and more changes with it (docs/findings.md). Styles without a trigger: it would undo the learning.
            Rows whose caption lacks the trigger are left out. Few rows that count much: at a weight of 0.4 with this
            share a character and a dress were learned, of a jar and a style next to nothing; at 0.1 the jar was, and at
-           0.4 with a quarter of the rows. `output_preservation`, all rows, learned all four. Alone, for what must not
-           show uncalled: on a jar and a character that held, on a dress (one training each) at no weight.
+           0.4 with a quarter of the rows (one training each; a style at 0.1 was not tried). `output_preservation`,
+           all rows, learned all four. Alone on clothing: at no weight did a dress stay away uncalled.
     """
 
     weight: NonNegativeFloat = 0.1

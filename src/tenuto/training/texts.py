@@ -84,7 +84,7 @@ class Texts:
         """The prompts that were asked for last are kept."""
         known = self._kept.pop(words, None)
         if known is None:
-            known = self._stored(words) if self._store and words.lasting else self._encoded(words)
+            known = self._stored(self._store, words) if self._store and words.lasting else self._encoded(words)
         self._kept[words] = known
         while len(self._kept) > KEPT:
             del self._kept[next(iter(self._kept))]
@@ -94,16 +94,15 @@ class Texts:
         with torch.no_grad(), self._adapter.disabled():
             return self._base.encode_text([words.text], [words.size], words.chunks)
 
-    def _stored(self, words: Words) -> Conditioning:
+    def _stored(self, store: Cache, words: Words) -> Conditioning:
         """From the disk, where it is kept as it was encoded; else encoded now."""
-        assert self._store is not None
         key = key_of("text", words.text, words.size, words.chunks, self._base.hash, self._base.rounding)
-        found = self._store.get(key)
+        found = store.get(key)
         if found is not None and TEXT in found:
             text = found.pop(TEXT)
             return Conditioning(text, tuple(found.items())).to(self._base.device)
         made = self._encoded(words)
-        self._store.put(key, {TEXT: made.text.cpu(), **{name: value.cpu() for name, value in made.extra}})
+        store.put(key, {TEXT: made.text.cpu(), **{name: value.cpu() for name, value in made.extra}})
         return made
 
 
