@@ -32,8 +32,8 @@ class TriggerContrast(Distilled):
     Cost   share x (one forward and backward, one forward of the base) per instance row; no pictures are made.
     Avoid  where the trigger's own pictures must stay editable: what the other words may not take goes into the
            trigger, and more changes with it (docs/findings.md). Styles without a trigger: it would undo the learning.
-           Rows whose caption lacks the trigger are left out. Few rows that count much: at a weight of 0.4 with this
-           share a character and a dress were learned, of a jar and a style next to nothing; at 0.1 the jar was, and at
+           Rows whose caption lacks the trigger are left out. Few rows that count much: beside `cached_prior` at a
+           weight of 0.4 with this share a character and a dress were learned, of a jar and a style next to nothing; at 0.1 the jar was, and at
            0.4 with a quarter of the rows (one training each; a style at 0.1 was not tried). `output_preservation`,
            all rows, learned all four. Alone on clothing: at no weight did a dress stay away uncalled.
     """
