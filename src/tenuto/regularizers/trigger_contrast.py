@@ -33,9 +33,10 @@ class TriggerContrast(Distilled):
     Avoid  where the trigger's own pictures must stay editable: what the other words may not take goes into the
            trigger, and more changes with it (docs/findings.md). Styles without a trigger: it would undo the learning.
            Rows whose caption lacks the trigger are left out. Few rows that count much: beside `cached_prior` at a
-           weight of 0.4 with this share a character and a dress were learned, of a jar and a style next to nothing; at 0.1 the jar was, and at
-           0.4 with a quarter of the rows (one training each; a style at 0.1 was not tried). `output_preservation`,
-           all rows, learned all four. Alone on clothing: at no weight did a dress stay away uncalled.
+           weight of 0.4 with this share a character and a dress were learned, of a jar and a style next to nothing;
+           alone the jar was learned at 0.1, and at 0.4 with a quarter of the rows (one training each; a style at 0.1
+           was not tried). `output_preservation`, all rows, learned all four. Alone on clothing: a dress came uncalled
+           at every weight at which it was learned.
     """
 
     weight: NonNegativeFloat = 0.1
