@@ -2,12 +2,15 @@
 
     python -m benchmarks.article [NAME ...] [--prepare] [--on ray://HOST:10001]
 
-Hours on two CPU cores; stopped anywhere, the same command goes on. `--prepare` only makes what the sweep files name:
-ready sets, a character LoRA, reg folders. Then `tenuto sweep presets/article/NAME.toml` runs one of them.
+Hours on two CPU cores; stopped anywhere, the same command goes on. A training that two experiments have in common is
+done once. `--prepare` only makes what the sweep files name: ready sets, a character LoRA, reg folders. Then
+`tenuto sweep presets/article/NAME.toml` runs one of them.
 """
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -22,12 +25,13 @@ from tenuto.cli.screen import Screen
 from tenuto.events import Listener, stage
 from tenuto.files import write_text
 from tenuto.pocket.concepts import CONCEPTS
-from tenuto.project.file import apply_changes, project_in, read_toml, set_value
+from tenuto.project.file import apply_changes, load_project, project_in, read_toml, set_value
 from tenuto.project.settings import Project
+from tenuto.training.folder import RunFolder
 from tenuto.work.prepare import prepare
 from tenuto.work.prior import build_prior, preview
-from tenuto.work.sweep import run_sweep
-from tenuto.work.sweep_file import load_sweep
+from tenuto.work.sweep import run_sweep, trainings_of
+from tenuto.work.sweep_file import Sweep, load_sweep
 
 PRESETS = Path(__file__).parent.parent / "presets" / "article"
 RUNS = Path("runs/article")
@@ -83,6 +87,34 @@ def make_everything(folder: Path, listener: Listener, stop: Callable[[], bool]) 
         make_reg_folder(folder, number, listener, stop)
 
 
+def take_over(sweep: Sweep, runs: Path, folder: Path) -> list[Path]:
+    """Copy what other experiments under `runs` have trained by the same settings and seed to where this one, in
+    `folder`, would train it; each goes on from there, and so holds it against its own plan. Returns the copies."""
+    known = {
+        _learned(load_project(lora.with_name("project.toml")), lora.parent.name): lora.parent
+        for lora in runs.glob("*/arms/*/seed-*/lora.safetensors")
+    }
+    copies = []
+    for task in trainings_of(sweep, folder):
+        place = task.training.folder
+        same = known.get(_learned(task.project, place.name))
+        if same is not None and not RunFolder(place).states.exists():
+            shutil.copytree(same, place, dirs_exist_ok=True)
+            copies.append(place)
+    return copies
+
+
+def _learned(project: Project, seed: str) -> str:
+    """What decides a training, of a project and the name of its seed's folder."""
+    table = project.model_dump(mode="json", exclude={"arms", "comparison"})
+    if project.regularizers:
+        table["prompts"] = [project.prior_of(own).mode_for(own.kind) for own in project.concepts]
+        table["prior"]["prompts"] = None
+    else:  # only pictures that are trained on like the user's own count
+        table["prior"] = table["prior"]["folders"]
+    return json.dumps(table | {"seed": seed}, sort_keys=True)
+
+
 def main(
     names: Annotated[list[str] | None, typer.Argument(help=f"Which: {', '.join(FILES)}; none: all.")] = None,
     prepare_only: Annotated[bool, typer.Option("--prepare", help="Only make what they need.")] = False,
@@ -97,6 +129,7 @@ def main(
         make_everything(PRESETS, screen, stop)
         for name in [] if prepare_only else names or FILES:
             sweep = load_sweep(PRESETS / f"{name}.toml")
+            take_over(sweep, RUNS.absolute(), (RUNS / name).absolute())
             run_sweep(sweep, RUNS / name, screen, stop, engage(sweep.projects(), RUNS / name))
             typer.echo(str(RUNS / name / "sweep.html"))
 

@@ -23,6 +23,7 @@ from tenuto.evaluation.record import Comparison
 from tenuto.pocket.concepts import CONCEPTS
 from tenuto.regularizers.cached_prior import FEWEST, CachedPrior
 from tenuto.regularizers.output_preservation import OutputPreservation
+from tenuto.regularizers.prior_preservation import PriorPreservation
 from tenuto.regularizers.trigger_contrast import TriggerContrast
 from tenuto.work.processes import SideBySide
 from tenuto.work.sweep import run_sweep
@@ -32,12 +33,19 @@ WAYS = {
     PLAIN: Way(),
     "light": Way(None, FEWEST, {"cached_prior": CachedPrior()}, steps=None),
     "contrast": Way(methods={"trigger_contrast": TriggerContrast()}),
+    "both": Way(None, FEWEST / 2, {"cached_prior": CachedPrior(), "trigger_contrast": TriggerContrast()}, steps=None),
     "preserved": Way(
         methods={"output_preservation": OutputPreservation(weight=1.6)},
         training={"steps": SETTINGS["training"]["steps"] // 2},
     ),
 }
-"""The default; holds without prior images, the second in half of the updates: it learns twice as fast."""
+"""The default; a hold without prior images; half of the rows of each; another hold without prior images in half of the
+updates, for it learns twice as fast."""
+STYLES = {
+    "reg x8": Way(8, 0.5, {"prior_preservation": PriorPreservation()}, steps=8),
+    "reg x2": Way(2, 0.25, {"prior_preservation": PriorPreservation()}, steps=8),
+}
+"""For styles as well: learning the base's pictures, from small pools."""
 COMPARISON = {**SETTINGS["comparison"], "seeds": [0, 1]}
 """Two pictures of every prompt, so that `div` has pairs."""
 TRAINING = {"adapter": SETTINGS["training"]["adapter"]}
@@ -56,7 +64,8 @@ def main(only: Annotated[list[str] | None, typer.Option(help="Just these ready s
         for name in only or CONCEPTS:
             if (numbers := RESULTS / f"{name}.json").is_file():
                 continue
-            sweep = sweep_on(name, WAYS, RUNS / "data", COMPARISON, training=TRAINING, about="held lightly")
+            ways = WAYS | (STYLES if CONCEPTS[name].kind == "style" else {})
+            sweep = sweep_on(name, ways, RUNS / "data", COMPARISON, training=TRAINING, about="held lightly")
             done = run_sweep(sweep, RUNS / name, screen, stop, SideBySide(2))
             shutil.copy(RUNS / name / done.concepts[name].folder / "comparison.json", numbers)
     print(HEAD)

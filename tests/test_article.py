@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from benchmarks.article import FILES, PRESETS, REG_FOLDERS, make_character_lora, make_reg_folder, project_of
+from benchmarks.article import FILES, PRESETS, REG_FOLDERS, make_character_lora, make_reg_folder, project_of, take_over
 
 from tenuto.adapters.adapter import Adapter, AdapterSettings
 from tenuto.adapters.onto import save_lora
@@ -75,15 +75,39 @@ def test_the_concept_s_own_groups_are_no_bake(name: str, folder: Path) -> None:
     assert (concept.kind, concept.trigger, concept.class_word) == (own.kind, own.trigger, own.class_word)
 
 
-def test_one_runs_from_end_to_end(folder: Path, tiny_folder: Path, tmp_path: Path) -> None:
-    small = [
+def small_changes(tiny_folder: Path, tmp_path: Path) -> list[str]:
+    """Settings with which an experiment takes seconds."""
+    return [
         f"base.model={tiny_folder}",
         "arms.seeds=[0]", "training.epochs=1", "training.adapter.rank=1", "prior.per_image=1", "prior.sampler.steps=2",
         f"prior.store={tmp_path / 'store'}", "comparison.prompts=1", "comparison.drift_prompts=1",
         "comparison.states=1", "comparison.steps=2", "comparison.weights=[]", "comparison.curve_weights=[]",
         "comparison.curve_checkpoints=0", "comparison.loss_times=[0.5]", 'training.adapter.parts=["attention"]',
     ]  # fmt: skip
-    sweep = load_sweep(folder / "captions.toml", small)
+
+
+def test_what_two_have_in_common_is_trained_once(folder: Path, tiny_folder: Path, tmp_path: Path) -> None:
+    """Captions' full prompts are the matched prior; only what is new is trained, and all stand by their plans."""
+    small = small_changes(tiny_folder, tmp_path)
+    run_sweep(load_sweep(folder / "captions.toml", small), tmp_path / "captions")
+    matched = load_sweep(folder / "matched.toml", small)
+    place = tmp_path / "matched"
+    copies = {path.parent.name for path in take_over(matched, tmp_path, place)}
+    assert copies == {"none", "prompts=match"}
+    before = {path: path.stat().st_mtime_ns for path in place.glob("arms/*/*/states/*")}
+    assert before
+    result = run_sweep(matched, place)
+    assert {path for path in place.glob("arms/*/*/states/*") if before.get(path) == path.stat().st_mtime_ns} == {
+        *before
+    }
+    assert list(result.concepts["crazy-eyes"].arms) == ["none", "prompts=match", "prompts=half", "prompts=random"]
+    assert not take_over(matched, tmp_path, place)
+    longer = load_sweep(folder / "matched.toml", [*small, "training.epochs=2"])
+    assert not take_over(longer, tmp_path, tmp_path / "longer")
+
+
+def test_one_runs_from_end_to_end(folder: Path, tiny_folder: Path, tmp_path: Path) -> None:
+    sweep = load_sweep(folder / "captions.toml", small_changes(tiny_folder, tmp_path))
     result = run_sweep(sweep, tmp_path / "out")
     assert list(result.concepts["crazy-eyes"].arms) == ["none", "captions=full", "captions=class", "captions=none"]
     for numbers in result.concepts["crazy-eyes"].arms.values():
