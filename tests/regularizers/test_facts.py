@@ -357,6 +357,21 @@ def test_the_measure_does_not_depend_on_the_adapter_and_is_remembered(tiny_base:
     assert asked == 8 * 4 * 2 + 6 * 4  # prior rows with and without words, and six instance rows once
 
 
+def test_kept_states_tell_a_prompts_effect_without_asking(tiny_base: Base, tmp_path: Path) -> None:
+    """All bins are seen by five states, of which one (t = 900) is in the last; without it the base is asked."""
+    own = [replace(thing, states=5) for thing in things(8, "prior")]
+    run = make_run(tiny_base, tmp_path, {"m": CachedPrior()}, prior=own)
+    run.begin()
+    assert run.maker.forwards == 6 * 4  # instance rows, for the error
+    states = [thing.state(index) for thing in own for index in (2, 3)]
+    gaps = [float((state.answer - (state.blank if state.blank is not None else 0)).square().mean()) for state in states]
+    assert float(run.memories["m"]["effect"][2]) == pytest.approx(sum(gaps) / len(gaps), rel=1e-5)
+    run.adapter.detach()
+    fewer = make_run(tiny_base, tmp_path, {"m": CachedPrior()}, prior=with_states())
+    fewer.begin()
+    assert fewer.maker.forwards == 8 * 4 * 2 + 6 * 4
+
+
 # -- kept states ----------------------------------------------------------------------------------------------------
 
 

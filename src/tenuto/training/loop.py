@@ -96,8 +96,9 @@ class Run:
         self.maker = StepMaker(self.base, self.adapter, self.regularizers, self.seed, self.means, self.texts)
         first = partial(self.maker.first_rows, self.updates, self.sources)
         prompts = partial(self.maker.prior_prompts, self.updates, self.sources)
+        timesteps = self.base.process.steps
         self.probe = BaseProbe(
-            first, prompts, self.maker.probed, self.maker.alone, self.adapter, self.sensor, self.ranks
+            first, prompts, self.maker.probed, self.maker.alone, self.adapter, timesteps, self.sensor, self.ranks
         )
 
     @property

@@ -1,4 +1,7 @@
-"""The probe: a few fixed states of the first rows, asked of the base alone before the first update."""
+"""The probe: a few fixed states of the first rows, asked of the base alone before the first update.
+
+Where the prior images' own paths are kept, the base has answered already, and nothing is asked.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ import torch
 from torch import Tensor
 
 from tenuto.adapters.adapter import Adapter
-from tenuto.prior.states import BasePath
+from tenuto.prior.states import BasePath, State
 from tenuto.ranks import ALONE, Ranks
 from tenuto.regularizers.base import Activations
 from tenuto.regularizers.draft import Draft
@@ -19,7 +22,8 @@ from tenuto.training.rows import Row, micro_batches
 from tenuto.words import Role
 
 ROWS = 8
-"""Rows of each role that are looked at, once in every bin of t: 8 x BINS x 2 forwards for a prompt's effect."""
+"""Rows of each role that are looked at, once in every bin of t: 8 x BINS x 2 forwards for a prompt's effect, none where
+every state of their paths says it."""
 
 AT_ONCE = 16
 """Controller states in one forward."""
@@ -35,12 +39,15 @@ class BaseProbe:
         draft: Callable[[Row, int], Draft],
         step: Callable[[Sequence[Draft]], Step],
         adapter: Adapter,
+        timesteps: int,
         paths: Sequence[BasePath] = (),
         ranks: Ranks = ALONE,
     ) -> None:
-        """draft: a row at a bin of t; step: drafts as a step (one size and text length); paths: the controller's."""
+        """draft: a row at a bin of t; step: drafts as a step (one size and text length); timesteps: of the process;
+        paths: the controller's."""
         self._prompts = prompts
         self._rows, self._draft, self._step, self._adapter, self._ranks = rows, draft, step, adapter, ranks
+        self._timesteps = timesteps
         self._sensor = [(path, index) for path in paths for index in range(path.count)]
         self._steps: dict[Role, list[Step]] = {}
         self._effects: dict[tuple[Role, At], Tensor] = {}
@@ -51,15 +58,39 @@ class BaseProbe:
     @torch.no_grad()
     def effect(self, role: Role, at: At) -> Tensor:
         if (role, at) not in self._effects:
-            sums, counts = torch.zeros(BINS), torch.zeros(BINS)
-            for step in self._of(role):
-                with_words = step.predict(at=at, adapter=False)
-                moved = squared_error(with_words, step.predict(at="blank", adapter=False)).cpu()
-                bins = bins_of(step.t, step.process.steps).cpu()
-                sums.index_add_(0, bins, moved)
-                counts.index_add_(0, bins, torch.ones_like(moved))
-            self._effects[role, at] = sums / counts.clamp(min=1)
+            states = self._kept(role) if at == "own" else []
+            self._effects[role, at] = self._kept_effect(states) if states else self._asked_effect(role, at)
         return self._effects[role, at]
+
+    def _kept(self, role: Role) -> list[State]:
+        """Every state of the first rows' paths, with the base's answers to the prompt and to no words; none where a row
+        has no such path, or a bin no state."""
+        paths = [row.path for row in self._rows(role)]
+        if any(path is None or path.negative for path in paths):
+            return []
+        states = [path.read(index) for path in paths if path for index in range(path.count)]
+        seen = {int(bins_of(torch.tensor(state.t), self._timesteps)) for state in states if state.blank is not None}
+        return states if len(seen) == BINS and all(state.blank is not None for state in states) else []
+
+    def _kept_effect(self, states: Sequence[State]) -> Tensor:
+        answers = torch.stack([state.answer for state in states])
+        blanks = torch.stack([state.blank for state in states if state.blank is not None])
+        return self._by_bin([(torch.tensor([state.t for state in states]), squared_error(answers, blanks))])
+
+    def _asked_effect(self, role: Role, at: At) -> Tensor:
+        def moved(step: Step) -> Tensor:
+            return squared_error(step.predict(at=at, adapter=False), step.predict(at="blank", adapter=False))
+
+        return self._by_bin([(step.t, moved(step)) for step in self._of(role)])
+
+    def _by_bin(self, moved: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+        """The mean in each bin of t [BINS], of (t [R], values [R])."""
+        sums, counts = torch.zeros(BINS), torch.zeros(BINS)
+        for t, values in moved:
+            bins = bins_of(t, self._timesteps).cpu()
+            sums.index_add_(0, bins, values.cpu())
+            counts.index_add_(0, bins, torch.ones(len(t)))
+        return sums / counts.clamp(min=1)
 
     @torch.no_grad()
     def error(self) -> float:
