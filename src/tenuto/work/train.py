@@ -46,7 +46,7 @@ UNIMPORTANT = {
 }  # fmt: skip
 """Training settings that do not change what is learned, or by rounding only: they may differ between an interrupted run
 and its resumption."""
-VERSION = 3
+VERSION = 2
 """Of the way in which plans are followed: another one gives other tensors."""
 
 
