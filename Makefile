@@ -42,7 +42,7 @@ leaderboard: install  ## every method on the same work, most of a day on two cor
 	$(BIN)/python -m benchmarks.leaderboard --at-once 2 $(if $(QUICK),--quick) $(if $(FINALISTS),--finalists)
 
 article: install   ## the article's experiments (presets/article), hours; goes on where it was stopped
-	$(BIN)/python -m benchmarks.article
+	$(BIN)/python -m benchmarks.article --at-once 2
 
 prior-bench: install  ## prior images per second, and what fewer steps cost, by sampler
 	$(BIN)/python -m benchmarks.prior

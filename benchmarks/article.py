@@ -17,7 +17,7 @@ from typing import Annotated, Any
 
 import typer
 
-from benchmarks.ready import plain_lora
+from benchmarks.ready import PICTURES, plain_lora
 from tenuto.cli.cluster import RETRIES, AtOnce, Cpus, Gpus, On, Retries, engaged
 from tenuto.cli.demo import write_set
 from tenuto.cli.guard import guarded
@@ -56,9 +56,9 @@ def project_of(folder: Path, name: str, *changes: str) -> Project:
 
 
 def make_sets(folder: Path) -> None:
-    """The ready sets."""
+    """The ready sets, small."""
     for name in CONCEPTS:
-        write_set(name, folder / "sets" / name)
+        write_set(name, folder / "sets" / name, PICTURES)
 
 
 def make_character_lora(folder: Path, listener: Listener, stop: Callable[[], bool]) -> Path:

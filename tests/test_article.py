@@ -122,7 +122,7 @@ def test_what_the_experiments_need_is_made(folder: Path, tmp_path: Path) -> None
     place = tmp_path / "article"
     for name in ("head-in-a-jar", "character"):
         shutil.copytree(folder / "sets" / name, place / "sets" / name)
-    short = (folder / "pocket.toml").read_text().replace("epochs = 50", "steps = 1").replace("steps = 16", "steps = 2")
+    short = (folder / "pocket.toml").read_text().replace("epochs = 50", "steps = 1").replace("steps = 8", "steps = 2")
     (place / "pocket.toml").write_text(short.replace("[prior]", '[prior]\nstore = "store"'))
     make_reg_folder(place, 1, silent, lambda: False)
     made = list((place / "sets" / "reg-1").glob("*.png"))
