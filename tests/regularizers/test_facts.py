@@ -359,7 +359,7 @@ def test_the_measure_does_not_depend_on_the_adapter_and_is_remembered(tiny_base:
 
 def test_kept_states_tell_a_prompts_effect_without_asking(tiny_base: Base, tmp_path: Path) -> None:
     """All bins are seen by five states, of which one (t = 900) is in the last; without it the base is asked."""
-    own = [replace(thing, states=5) for thing in things(8, "prior")]
+    own = [replace(thing, states=5) for thing in (*things(4, "prior"), *things(4, "prior", WIDE))]
     run = make_run(tiny_base, tmp_path, {"m": CachedPrior()}, prior=own)
     run.begin()
     assert run.maker.forwards == 6 * 4  # instance rows, for the error

@@ -73,9 +73,11 @@ class BaseProbe:
         return states if len(seen) == BINS and all(state.blank is not None for state in states) else []
 
     def _kept_effect(self, states: Sequence[State]) -> Tensor:
-        answers = torch.stack([state.answer for state in states])
-        blanks = torch.stack([state.blank for state in states if state.blank is not None])
-        return self._by_bin([(torch.tensor([state.t for state in states]), squared_error(answers, blanks))])
+        """One by one: paths differ in size."""
+        asked = [(state, state.blank) for state in states if state.blank is not None]
+        return self._by_bin(
+            [(torch.tensor([state.t]), squared_error(state.answer[None], blank[None])) for state, blank in asked]
+        )
 
     def _asked_effect(self, role: Role, at: At) -> Tensor:
         def moved(step: Step) -> Tensor:
