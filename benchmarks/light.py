@@ -41,11 +41,13 @@ WAYS = {
 }
 """The default; a hold without prior images; half of the rows of each; another hold without prior images in half of the
 updates, for it learns twice as fast."""
-STYLES = {
+OF_STYLES = {
+    PLAIN: Way(),
+    "preserved": WAYS["preserved"],
     "reg x8": Way(8, 0.5, {"prior_preservation": PriorPreservation()}, steps=8),
     "reg x2": Way(2, 0.25, {"prior_preservation": PriorPreservation()}, steps=8),
 }
-"""For styles as well: learning the base's pictures, from small pools."""
+"""Kept states and few rows let no style be learned: learning the base's pictures instead, from small pools."""
 COMPARISON = {**SETTINGS["comparison"], "seeds": [0, 1]}
 """Two pictures of every prompt, so that `div` has pairs."""
 TRAINING = {"adapter": SETTINGS["training"]["adapter"]}
@@ -64,7 +66,7 @@ def main(only: Annotated[list[str] | None, typer.Option(help="Just these ready s
         for name in only or CONCEPTS:
             if (numbers := RESULTS / f"{name}.json").is_file():
                 continue
-            ways = WAYS | (STYLES if CONCEPTS[name].kind == "style" else {})
+            ways = OF_STYLES if CONCEPTS[name].kind == "style" else WAYS
             sweep = sweep_on(name, ways, RUNS / "data", COMPARISON, training=TRAINING, about="held lightly")
             done = run_sweep(sweep, RUNS / name, screen, stop, SideBySide(2))
             shutil.copy(RUNS / name / done.concepts[name].folder / "comparison.json", numbers)
