@@ -1,16 +1,19 @@
-"""Held for little work, on ready sets: the demo's settings, three training seeds, two noise seeds.
+"""Held for little work, on ready sets: the demo's settings, three training seeds.
 
-    python -m benchmarks.light [--only NAME]
+    python -m benchmarks.light [GROUP ...] [--only NAME]
 
-Some fifteen minutes a set on two cores; it goes on where it was stopped. Raw numbers are copied to
-docs/evidence/light/, the table is printed.
+Groups of ways to hold: `steady` (the default, without and with random strengths; weight strips of three seeds), `holds`
+(kept states, contrast, output preservation; two noise seeds), `styles` (what lets a style be learned). Some ten minutes
+a set and group on two cores; it goes on where it was stopped. Raw numbers are copied to docs/evidence/light/GROUP/, the
+table is printed.
 """
 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, NamedTuple
 
 import typer
 
@@ -21,57 +24,98 @@ from tenuto.cli.screen import Screen
 from tenuto.evaluation.curve import compare_curves
 from tenuto.evaluation.record import Comparison
 from tenuto.pocket.concepts import CONCEPTS
+from tenuto.regularizers.base import Regularizer
 from tenuto.regularizers.cached_prior import FEWEST, CachedPrior
 from tenuto.regularizers.output_preservation import OutputPreservation
 from tenuto.regularizers.prior_preservation import PriorPreservation
+from tenuto.regularizers.random_strength import RandomStrength
 from tenuto.regularizers.trigger_contrast import TriggerContrast
+from tenuto.words import TenutoError
 from tenuto.work.processes import SideBySide
 from tenuto.work.sweep import run_sweep
 
 RUNS, RESULTS = Path("runs/light"), Path("docs/evidence/light")
-WAYS = {
-    PLAIN: Way(),
-    "light": Way(None, FEWEST, {"cached_prior": CachedPrior()}, steps=None),
-    "contrast": Way(methods={"trigger_contrast": TriggerContrast()}),
-    "both": Way(None, FEWEST / 2, {"cached_prior": CachedPrior(), "trigger_contrast": TriggerContrast()}, steps=None),
-    "preserved": Way(
-        methods={"output_preservation": OutputPreservation(weight=1.6)},
-        training={"steps": SETTINGS["training"]["steps"] // 2},
+
+
+class Group(NamedTuple):
+    """Ways to hold that are measured beside the plain LoRA, on which sets and how."""
+
+    ways: Mapping[str, Way]
+    sets: tuple[str, ...]
+    comparison: Mapping[str, Any]
+
+
+def kept(ratio: float, *more: tuple[str, Regularizer]) -> Way:
+    """Few kept states, and other methods beside them."""
+    return Way(None, ratio, {"cached_prior": CachedPrior(), **dict(more)}, steps=None)
+
+
+LIGHT = kept(FEWEST)
+STEADY = kept(FEWEST, ("random_strength", RandomStrength()))
+PRESERVED = Way(
+    methods={"output_preservation": OutputPreservation(weight=1.6)},
+    training={"steps": SETTINGS["training"]["steps"] // 2},
+)
+"""In half of the updates: it learns twice as fast."""
+OBJECTS = tuple(name for name, concept in CONCEPTS.items() if concept.kind != "style")
+STYLES = tuple(name for name in CONCEPTS if name not in OBJECTS)
+PAIRS = {**SETTINGS["comparison"], "seeds": [0, 1]}
+"""Two pictures of every prompt, so that `div` has pairs."""
+STRIPS = {**PAIRS, "weights": [0.0, 0.5, 1.0, 1.5, 2.0, 3.0], "strip_prompts": 16, "strip_seeds": 3}
+GROUPS = {
+    "steady": Group({"light": LIGHT, "steady": STEADY}, OBJECTS, STRIPS),
+    "holds": Group(
+        {
+            "light": LIGHT,
+            "contrast": Way(methods={"trigger_contrast": TriggerContrast()}),
+            "both": kept(FEWEST / 2, ("trigger_contrast", TriggerContrast())),
+            "preserved": PRESERVED,
+        },
+        OBJECTS,
+        PAIRS,
+    ),
+    "styles": Group(
+        {
+            "preserved": PRESERVED,
+            "reg x8": Way(8, 0.5, {"prior_preservation": PriorPreservation()}, steps=8),
+            "reg x2": Way(2, 0.25, {"prior_preservation": PriorPreservation()}, steps=8),
+        },
+        STYLES,
+        PAIRS,
     ),
 }
-"""The default; a hold without prior images; half of the rows of each; another hold without prior images in half of the
-updates, for it learns twice as fast."""
-OF_STYLES = {
-    PLAIN: Way(),
-    "preserved": WAYS["preserved"],
-    "reg x8": Way(8, 0.5, {"prior_preservation": PriorPreservation()}, steps=8),
-    "reg x2": Way(2, 0.25, {"prior_preservation": PriorPreservation()}, steps=8),
-}
-"""Kept states and few rows let no style be learned: learning the base's pictures instead, from small pools."""
-COMPARISON = {**SETTINGS["comparison"], "seeds": [0, 1]}
-"""Two pictures of every prompt, so that `div` has pairs."""
 TRAINING = {"adapter": SETTINGS["training"]["adapter"]}
 TOLERANCE = 0.05
-SHOWN = {"concept_strength": ".3g", "drift": ".3g", "bake": ".3g", "div": ".3f", "forwards": ",.0f"}
+SHOWN = {
+    "concept_strength": ".3g", "drift": ".3g", "bake": ".3g", "div": ".3f", "tag_compliance": ".3f",
+    "usable_weight": ".2f", "forwards": ",.0f",
+}  # fmt: skip
 HEAD = (
-    "| set | concept, plain / held | drift | bake | DIV | forwards | drift over plain | bake over plain |\n|"
-    + "---|" * 8
+    "| set | concept, plain / held | drift | bake | DIV | compliance | usable weight | forwards | drift over plain | "
+    "bake over plain |\n|" + "---|" * 10
 )
 
 
-def main(only: Annotated[list[str] | None, typer.Option(help="Just these ready sets.")] = None) -> None:
+def main(
+    groups: Annotated[list[str] | None, typer.Argument(help=f"Which: {', '.join(GROUPS)}; none: all.")] = None,
+    only: Annotated[list[str] | None, typer.Option(help="Just these ready sets.")] = None,
+) -> None:
     """Ctrl-C and the same command go on. Delete a set's JSON to measure it anew."""
-    RESULTS.mkdir(parents=True, exist_ok=True)
     with guarded() as stop, Screen() as screen:
-        for name in only or CONCEPTS:
-            if (numbers := RESULTS / f"{name}.json").is_file():
-                continue
-            ways = OF_STYLES if CONCEPTS[name].kind == "style" else WAYS
-            sweep = sweep_on(name, ways, RUNS / "data", COMPARISON, training=TRAINING, about="held lightly")
-            done = run_sweep(sweep, RUNS / name, screen, stop, SideBySide(2))
-            shutil.copy(RUNS / name / done.concepts[name].folder / "comparison.json", numbers)
+        if strange := set(groups or ()) - set(GROUPS):
+            raise TenutoError(f"{min(strange)}: no such group; there are: {', '.join(GROUPS)}")
+        for group in groups or GROUPS:
+            ways, sets, comparison = GROUPS[group]
+            (RESULTS / group).mkdir(parents=True, exist_ok=True)
+            for name in sets:
+                if (only and name not in only) or (numbers := RESULTS / group / f"{name}.json").is_file():
+                    continue
+                ways = {PLAIN: Way(), **ways}
+                sweep = sweep_on(name, ways, RUNS / "data", comparison, training=TRAINING, about=f"held: {group}")
+                done = run_sweep(sweep, RUNS / name, screen, stop, SideBySide(2))
+                shutil.copy(RUNS / name / done.concepts[name].folder / "comparison.json", numbers)
     print(HEAD)
-    for file in sorted(RESULTS.glob("*.json")):
+    for file in sorted(RESULTS.glob("*/*.json")):
         found = Comparison.load(file)
         for arm in (name for name in found.arms if name != PLAIN):
             print(line(file.stem, found, arm))

@@ -37,6 +37,7 @@ from tenuto.regularizers.overdriven_prior import OverdrivenPrior
 from tenuto.regularizers.prior_prediction import PriorPrediction
 from tenuto.regularizers.prior_preservation import PriorPreservation
 from tenuto.regularizers.product import squared_norm
+from tenuto.regularizers.random_strength import RandomStrength
 from tenuto.regularizers.snr_weight import SnrWeight
 from tenuto.regularizers.timestep_weight import TimestepWeight
 from tenuto.regularizers.timestep_window import TimestepWindow
@@ -407,7 +408,32 @@ def test_kept_rows_ask_no_teacher_and_fresh_ones_do(tiny_base: Base, tmp_path: P
         run.adapter.detach()
 
 
-# -- strengths above 1 ----------------------------------------------------------------------------------------------
+# -- other strengths than 1 ------------------------------------------------------------------------------------------
+
+
+def test_all_rows_are_answered_at_one_random_strength_and_the_same_again(tiny_base: Base, tmp_path: Path) -> None:
+    """s is even between .33 and 1.67 and depends on the update alone; what it does is what turning a LoRA up does."""
+    method = RandomStrength(weight=0.67)
+    place = Place(0, 0.0, 3, frozenset(("instance", "prior")))
+    drawn = torch.tensor([method.strength(replace(place, update=update)) for update in range(4000)])
+    assert 0.33 <= float(drawn.min()) < 0.34
+    assert 1.66 < float(drawn.max()) <= 1.67
+    assert float(drawn.mean()) == pytest.approx(1, abs=0.02)
+    assert method.strength(replace(place, roles=frozenset(("prior",)))) == method.strength(place)
+
+    def terms(own: dict[str, Regularizer], s: float) -> dict[str, float]:
+        run = moved(make_run(tiny_base, tmp_path, {"p": PriorPrediction(), **own}))
+        run.begin()
+        with run.adapter.strength(s):
+            found = run.learn(next(run.remaining()))
+        run.adapter.detach()
+        return found
+
+    s = method.strength(place)
+    assert abs(s - 1) > 0.05
+    turned, same = terms({"r": method}, 1.0), terms({}, s)
+    assert turned == pytest.approx(same, rel=1e-5)
+    assert turned != pytest.approx(terms({}, 1.0), rel=1e-3)
 
 
 def test_prior_rows_are_answered_at_higher_strengths_and_the_same_ones_again(tiny_base: Base, tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from tenuto.regularizers.l2_to_base import L2ToBase
 from tenuto.regularizers.max_norm import MaxNorm
 from tenuto.regularizers.overdriven_prior import OverdrivenPrior
 from tenuto.regularizers.prior_prediction import PriorPrediction
+from tenuto.regularizers.random_strength import RandomStrength
 from tenuto.regularizers.weight_decay import WeightDecay
 from tenuto.training.loop import train
 from tenuto.words import TenutoError
@@ -38,6 +39,7 @@ TOUCHING: dict[str, Regularizer] = {
     "ema_average": EmaAverage(),
     "adapter_dropout": AdapterDropout(weight=0.5, what="module"),
     "overdriven_prior": OverdrivenPrior(),
+    "random_strength": RandomStrength(),
     "max_norm": MaxNorm(limit=1e-4),
 }
 """Methods that look at the adapter or change it."""

@@ -22,6 +22,7 @@ from tenuto.regularizers.output_preservation import OutputPreservation
 from tenuto.regularizers.overdriven_prior import OverdrivenPrior
 from tenuto.regularizers.prior_prediction import PriorPrediction
 from tenuto.regularizers.prior_preservation import PriorPreservation
+from tenuto.regularizers.random_strength import RandomStrength
 from tenuto.regularizers.snr_weight import SnrWeight
 from tenuto.regularizers.timestep_weight import TimestepWeight
 from tenuto.regularizers.timestep_window import TimestepWindow
@@ -33,6 +34,7 @@ REGULARIZERS: dict[str, type[Regularizer]] = {
     "prior_prediction": PriorPrediction,
     "cached_prior": CachedPrior,
     "drift_controller": DriftController,
+    "random_strength": RandomStrength,
     "overdriven_prior": OverdrivenPrior,
     "hard_prompts": HardPrompts,
     "output_preservation": OutputPreservation,
