@@ -8,7 +8,7 @@ import pytest
 
 from tenuto.files import parse_toml
 from tenuto.project.file import make_project
-from tenuto.project.settings import Project
+from tenuto.project.settings import USES, Project
 from tenuto.regularizers.cached_prior import CachedPrior
 from tenuto.regularizers.prior_preservation import PriorPreservation
 
@@ -48,8 +48,8 @@ def test_a_method_that_is_named_stands_alone_and_an_empty_section_means_none() -
         ({"cached_prior": {"weight": 0.5}}, 0.25),
         ({"cached_prior": {"weight": 1}}, 0.5),
         ({"cached_prior": {"weight": 9}}, 1.0),
-        ({"prior_preservation": {}}, 1.0),
-        ({"cached_prior": {}, "prior_preservation": {}}, 1.0),
+        ({"prior_preservation": {}}, 0.5),
+        ({"cached_prior": {}, "prior_preservation": {}}, 0.5),
         ({"cached_prior": {}, "prior_preservation": {"weight": 0}}, 0.1),
         ({"cached_prior": {}, "drift_controller": {}}, 0.5),
         ({"cached_prior": {}, "drift_controller": {"weight": 0}}, 0.1),
@@ -59,6 +59,14 @@ def test_a_method_that_is_named_stands_alone_and_an_empty_section_means_none() -
 )
 def test_an_unset_ratio_follows_from_who_uses_it(methods: dict[str, Any], ratio: float) -> None:
     assert project(regularizers=methods).ratios() == {"c0": ratio}
+
+
+@pytest.mark.parametrize("prior", [{"per_image": 50}, {"folders": [{"path": "reg"}]}])
+def test_a_pool_that_is_asked_for_is_drawn_from_as_often_as_the_pictures(prior: dict[str, Any]) -> None:
+    """So that x50 is used up in 50 epochs; kept states follow the weight whatever the pool is."""
+    assert project(prior=prior, regularizers={"prior_preservation": {}}).ratios() == {"c0": 1.0}
+    assert project(prior=prior, regularizers={"cached_prior": {}}).ratios() == {"c0": 0.1}
+    assert project(prior={**prior, "ratio": 0.3}, regularizers={"prior_preservation": {}}).ratios() == {"c0": 0.3}
 
 
 def test_a_ratio_that_is_set_stays_and_a_concept_may_have_its_own() -> None:
@@ -86,7 +94,7 @@ def test_unset_steps_are_as_many_as_the_states_that_are_kept(
     assert own.prior_sampler().steps == steps
     assert own.sampler().steps == sampler.get("steps", 20), "pictures to look at take the usual number"
     assert own.visits() == (
-        min(steps, methods["cached_prior"].get("states", 8)) if list(methods) == ["cached_prior"] else 1
+        min(steps, methods["cached_prior"].get("states", 8)) if list(methods) == ["cached_prior"] else USES
     )
     assert own.prior_sampler().guidance == sampler.get("guidance", 5)
 

@@ -195,7 +195,7 @@ def _put_prior(draft: Draft, options: dict[str, Any], count: int) -> int:
             "num_class_images",
             number_,
             "a total; tenuto's pool counts per picture, and the pictures are not "
-            "here to count: set prior.per_image, or leave it, and each prior image is used once",
+            "here to count: set prior.per_image, or leave it, and each prior image is used five times",
         )
     draft.leave(
         "class_prompt",

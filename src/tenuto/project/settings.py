@@ -78,6 +78,11 @@ class PriorSampler(SamplerChoice):
     """Denoising steps. Unset: 20, or, where every method that uses prior images reads kept states, as many as those."""
 
 
+USES = 5
+"""How often a prior image is used that is noised anew each time: a pool five or ten times as large was no better on six
+ready sets of seven (docs/findings.md)."""
+
+
 class PriorSettings(PromptSettings):
     """[prior]: three numbers, never one: how many prior images exist, how often they are drawn, what they count.
 
@@ -85,12 +90,13 @@ class PriorSettings(PromptSettings):
     """
 
     per_image: NonNegativeInt | None = None
-    """Pool size: prior images per instance image. Unset: as many as the run draws, so that each is used once (or, where
-    every method that uses them reads kept states, so that each of those is): in a short run fewer than one a picture,
-    of every bucket some."""
+    """Pool size: prior images per instance image. Unset: a fifth of what the run draws, for more were not better (or,
+    where every method that uses them reads kept states, so many that each of those is used once): in a short run fewer
+    than one a picture, of every bucket some."""
     ratio: NonNegativeFloat | None = None
     """Prior rows per instance row; any number. Where updates get less than one, each counts more (up to 8 times).
-    Unset: 1; for cached_prior half its weight (from 0.1 to 1), beside drift_controller at least 0.5."""
+    Unset: 0.5, or 1 where a pool of pictures is asked for; for cached_prior half its weight (from 0.1 to 1), beside
+    drift_controller at least 0.5."""
     sampler: PriorSampler = PriorSampler()
     """How prior images are sampled from the base."""
     seed: int = 0
@@ -104,6 +110,10 @@ class PriorSettings(PromptSettings):
     """Folder of the prior set; unset: one place for all projects of this user."""
     folders: tuple[FolderSettings, ...] = ()
     """The user's own reg pictures."""
+
+    def asks_for_pool(self) -> bool:
+        """Whether somebody says which prior images there shall be."""
+        return self.per_image is not None or any(folder.use == "prior" for folder in self.folders)
 
 
 class ConceptSettings(Settings):
@@ -256,8 +266,11 @@ class Project(Settings):
         """Prior rows per instance row under these settings."""
         if not any(method.needs_prior() for method in self._active()):
             return 0.0
-        usual = max(method.usual_ratio() for method in self._active())
-        return usual if prior.ratio is None else prior.ratio
+        if prior.ratio is not None:
+            return prior.ratio
+        if prior.asks_for_pool() and not self._states_of_all():
+            return 1.0
+        return max(method.usual_ratio() for method in self._active())
 
     def sampler(self) -> SamplerSettings:
         """How pictures are sampled that are looked at."""
@@ -265,7 +278,7 @@ class Project(Settings):
 
     def prior_sampler(self) -> SamplerSettings:
         """How prior images are sampled: where kept states alone are read, as many steps as those."""
-        kept = self.visits() > 1 and self.prior.sampler.steps is None
+        kept = self._states_of_all() > 1 and self.prior.sampler.steps is None
         return self.sampler().model_copy(update={"steps": self.visits()} if kept else {})
 
     def states(self) -> int:
@@ -273,10 +286,13 @@ class Project(Settings):
         return most_states(self.regularizers)
 
     def visits(self) -> int:
-        """Uses that a prior image is good for: 1, or its kept states where every method with prior rows reads those."""
-        own = [method.needs_states() for method in self._active() if method.needs_prior()]
-        states = min(own, default=0)
-        return max(1, min(states, self.prior.sampler.steps or states))
+        """Uses that a prior image is good for: its kept states where every method with prior rows reads those."""
+        states = self._states_of_all()
+        return min(states, self.prior.sampler.steps or states) if states else USES
+
+    def _states_of_all(self) -> int:
+        """The kept states that every method with prior rows reads; 0: one of them wants pictures, or there is none."""
+        return min((method.needs_states() for method in self._active() if method.needs_prior()), default=0)
 
     def _active(self) -> list[Regularizer]:
         return [method for method in self.regularizers.values() if method.active()]

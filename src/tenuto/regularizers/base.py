@@ -109,6 +109,10 @@ class Done:
     """Tells the user something that should be looked at."""
 
 
+USUAL_RATIO = 0.5
+"""Prior rows per instance row: on a style as good as 1 (docs/findings.md)."""
+
+
 class Regularizer(Settings):
     """Hooks, each with a do-nothing default. L = mean of weighed instance errors + every `loss` and `penalty`."""
 
@@ -133,7 +137,7 @@ class Regularizer(Settings):
 
     def usual_ratio(self) -> float:
         """Prior rows per instance row that it asks for where nobody says how many; the largest of all counts."""
-        return 1.0 if self.needs_prior() else 0.0
+        return USUAL_RATIO if self.needs_prior() else 0.0
 
     def fewest_ratio(self) -> float:
         """Prior rows per instance row below which its weight is known to drown what is learned; 0: none is known."""
