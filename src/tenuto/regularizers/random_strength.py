@@ -27,8 +27,8 @@ class RandomStrength(Regularizer):
     When   the LoRA shall not collapse when it is turned up to 2 or 3; beside `cached_prior`.
     Paper  our own; relatives are module dropout and slider training.
     Cost   none; kinds of adapter that are no product of factors ask the base's layers once more.
-    Avoid  short trainings: at strength 1 the concept comes later, a third of it to nine tenths in as many updates. Where
-           it was as strong as without, its range was wider on one set of four (docs/findings.md).
+    Avoid  short trainings: at strength 1 the concept comes later, a third to nine tenths of it in as many updates. As
+           strong as without it, it could be turned up further on one set of four (docs/findings.md).
     """
 
     weight: float = Field(default=0.67, ge=0, le=1)
