@@ -28,7 +28,7 @@ class Numbers(Change):
     """Those of the prior's three numbers that were changed; what is left out stays as it is."""
 
     per_image: int | None = Field(default=None, ge=0, le=LARGEST_POOL)
-    """None: as many as the run uses."""
+    """None: as many as the run needs."""
     ratio: float | None = Field(default=None, ge=0, le=LARGEST_RATIO)
     weight: float | None = Field(default=None, ge=0, le=10_000)
     keep: bool = False
