@@ -286,7 +286,7 @@ class Project(Settings):
         return most_states(self.regularizers)
 
     def visits(self) -> int:
-        """Uses that a prior image is good for: its kept states where every method with prior rows reads those."""
+        """Uses that a prior image is good for: USES, or as many as its kept states where all its methods read those."""
         states = self._states_of_all()
         return min(states, self.prior.sampler.steps or states) if states else USES
 
