@@ -13,14 +13,12 @@ from benchmarks.ready import PLAIN
 from benchmarks.standings import (
     AS_SHIPPED,
     FEWER_STEPS,
-    HOLDS,
     LOWER_WEIGHT,
-    STRONG_ENOUGH,
     Cell,
     curve,
     standings,
-    trial_of,
 )
+from benchmarks.trial import HOLDS, STRONG_ENOUGH, Trial
 from tenuto.evaluation.board import Board, Reading, Standing, plot, short
 from tenuto.files import write_text
 from tenuto.regularizers.catalogue import REGULARIZERS
@@ -33,7 +31,7 @@ BASELINES = (PLAIN, *PARTS)
 TEMPLATE = Path(__file__).parent / "leaderboard.md.j2"
 
 
-def write_board(board: Sequence[Cell], trial: Cell | None, page: Path, drawing: Path, data: Path) -> None:
+def write_board(board: Sequence[Cell], trial: Trial | None, page: Path, drawing: Path, data: Path) -> None:
     """Write the page, its plot, and the board that others show; before the first cell the page with the trial alone."""
     if not board:
         write_text(page, text(board, trial, [], None, ""))
@@ -46,7 +44,7 @@ def write_board(board: Sequence[Cell], trial: Cell | None, page: Path, drawing: 
 
 
 def text(
-    board: Sequence[Cell], trial: Cell | None, found: Sequence[Standing], shown: Board | None, drawing: str
+    board: Sequence[Cell], trial: Trial | None, found: Sequence[Standing], shown: Board | None, drawing: str
 ) -> str:
     """The page."""
     environment = Environment(undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True)
@@ -56,7 +54,8 @@ def text(
         strong_enough=STRONG_ENOUGH,
         holds=HOLDS,
         trial=trial,
-        tried=trial_of(trial) if trial else [],
+        tried=trial.methods() if trial else {},
+        chosen={*trial.chosen().values()} if trial else set(),
         advice=advice(found),
         plot=drawing,
         found=found,

@@ -54,10 +54,12 @@ POOL, RATIO = 8, 0.5
 """Prior images per picture and prior rows per instance row of methods that read the images; for those that read kept
 states they follow from the weight, as in anybody's project."""
 MORE_POOLS = {"prior_preservation": {50: 0.625}}
-"""Further pools with their ratios: the article's x50, each image used once."""
+"""Further pools with their ratios: the article's x50, each image used once. Only where everyone takes part: it is
+dear, and no better than x8 or x25 where it was measured (docs/findings.md)."""
 DEFAULT = "tenuto's default"
 """What a project is held by that names no method: another one for a style."""
-LOWER_RANKS = (2, 4)
+LOWER_RANKS = (4, 2)
+"""The second one only where everyone takes part."""
 LOWER_RATE = 5e-4
 """The plain LoRA's best on the validation concept (docs/evidence/learning-rate.json): it shall be no straw man."""
 ADAPTERS: Mapping[str, Mapping[str, Any]] = {
@@ -93,13 +95,16 @@ def tried(only: Sequence[str] | None = None) -> list[Entry]:
 
 
 def entries(chosen: Mapping[str, float], only: Sequence[str] | None = None) -> list[Entry]:
-    """Everyone on the board: the baselines, and each method at its chosen strength."""
+    """Everyone on the board: the baselines, and each method at its chosen strength; or just some of the methods, and
+    what they have to be better than."""
+    whole = only is None
     found = [Entry(PLAIN, "", Way())]
-    found += [_plain(f"rank {rank}", adapter={**ADAPTER, "rank": rank}) for rank in LOWER_RANKS]
+    found += [_plain(f"rank {rank}", adapter={**ADAPTER, "rank": rank}) for rank in LOWER_RANKS[: None if whole else 1]]
     found += [_plain(f"rate {LOWER_RATE:g}", optimizer={"lr": LOWER_RATE})]
-    found += [_plain(kind, adapter={**ADAPTER, **own}) for kind, own in ADAPTERS.items() if only is None]
+    found += [_plain(kind, adapter={**ADAPTER, **own}) for kind, own in ADAPTERS.items() if whole]
     found += [Entry(DEFAULT, "", Way(None, None, None, steps=None))]
-    return found + [entry for name in _taking_part(only) for entry in _at(name, chosen[name])]
+    methods = [[*_at(name, chosen[name])] for name in _taking_part(only)]
+    return found + [entry for own in methods for entry in own[: None if whole else 1]]
 
 
 def untried() -> dict[str, float]:
@@ -132,6 +137,13 @@ def _taking_part(only: Sequence[str] | None) -> list[str]:
 
 def _plain(what: str, **training: Mapping[str, Any]) -> Entry:
     return Entry(f"{PLAIN}, {what}", "", Way(training=training))
+
+
+def company() -> dict[str, str]:
+    """The methods that are measured beside another one -> the label of that one alone."""
+    (name,) = COMPANY
+    alone = next(_at(name, COMPANY[name].weight)).label
+    return {own: alone for own in REGULARIZERS if _lonely(REGULARIZERS[own]())}
 
 
 def why_not(name: str) -> str | None:

@@ -2,12 +2,13 @@
 
     python -m benchmarks.leaderboard [--finalists] [--only NAME] [--method NAME] [--quick] [--page] [--on ray://HOST:10001]
 
-First each method's strengths are tried on one ready set; then everyone is measured at one strength on every ready set
-and training seed, a cell at a time. A finished cell goes to docs/leaderboard/ and the page is written anew, with the
-board that the package ships (src/tenuto/evaluation/leaderboard.json); what stands there is not measured again. Most of
-a day on two CPU cores; stopped anywhere, the same command goes on. `--finalists` leaves those out of the cells that did
-not hold in the trial: half of the work, and the same command without it goes on with the others. `--quick` (minutes)
-shows that everything works, in runs/leaderboard-quick/. `--page` only writes the page.
+First each method's strengths are tried on one ready set, and what holds there on another; then everyone is measured at
+one strength on every ready set and training seed, a cell at a time. A finished cell goes to docs/leaderboard/ and the
+page is written anew, with the board that the package ships (src/tenuto/evaluation/leaderboard.json); what stands there
+is not measured again. Most of a day on two CPU cores; stopped anywhere, the same command goes on. `--finalists` leaves
+those out of the cells that did not hold in the trial, and what is dear or of little use among the others (entries.py):
+a third of the work, and the same command without it goes on with the rest. `--quick` (minutes) shows that everything
+works, in runs/leaderboard-quick/. `--page` only writes the page.
 """
 
 from __future__ import annotations
@@ -19,9 +20,10 @@ from typing import Annotated, Any, NamedTuple
 import typer
 
 from benchmarks.board_page import write_board
-from benchmarks.entries import ADAPTER, Entry, entries, tried, untried
+from benchmarks.entries import ADAPTER, Entry, company, entries, tried, untried
 from benchmarks.ready import PLAIN, SEEDS, Way, plain_lora, sweep_on
-from benchmarks.standings import ArmOnBoard, Cell, best_strength, numbers_of, reasons_of, trial_of
+from benchmarks.standings import ArmOnBoard, Cell, numbers_of, reasons_of
+from benchmarks.trial import Trial
 from tenuto.cli.cluster import RETRIES, AtOnce, Cpus, Engage, Gpus, On, Retries, engaged
 from tenuto.cli.demo import SETTINGS, called
 from tenuto.cli.guard import guarded
@@ -40,10 +42,8 @@ KEPT_OUT = ("second-character", "style")
 SECOND, INSTEAD = "second-character", "crazy-eyes"
 """The ready set whose plain LoRA every arm is measured beside, and the one that stands in on that set itself."""
 ORDER = (*KEPT_OUT, "head-in-a-jar", "crazy-eyes", "character", "clothing", "small")
-STRENGTHS = "strengths"
-"""The name of the trial of strengths, beside the cells."""
 COMPARISON: dict[str, Any] = {**SETTINGS["comparison"], "curve_weights": [0.5, 1.5]}
-TRIAL: dict[str, Any] = {**COMPARISON, "weights": [], "curve_checkpoints": 0}
+TRIALS: dict[str, Any] = {**COMPARISON, "weights": [], "curve_checkpoints": 0}
 """Enough to read drift at the plain LoRA's concept strength."""
 
 
@@ -57,6 +57,10 @@ class Place(NamedTuple):
     def file(self) -> str:
         return f"{self.concept}-{self.seed}.json"
 
+    @property
+    def trial_file(self) -> str:
+        return f"trial-{self.file}"
+
 
 class Size(NamedTuple):
     """How much work a leaderboard is."""
@@ -68,9 +72,9 @@ class Size(NamedTuple):
     """The board as data, for whoever shows it."""
     places: tuple[Place, ...]
     """The cells."""
-    trial: Place | None = Place("clothing", 3)
-    """Where strengths are tried: on the validation set, at a seed of its own. None: they are not."""
-    trial_comparison: Mapping[str, Any] = TRIAL
+    trials: tuple[Place, ...] = (Place("clothing", 3), Place("head-in-a-jar", 3))
+    """Where strengths are tried: on the validation set and on one other, at a seed of their own. None: they are not."""
+    trial_comparison: Mapping[str, Any] = TRIALS
     updates: int = SETTINGS["training"]["steps"]
     comparison: Mapping[str, Any] = COMPARISON
 
@@ -80,7 +84,7 @@ class Size(NamedTuple):
 
     @property
     def quick(self) -> bool:
-        return self.trial is None
+        return not self.trials
 
     def aside(self, name: str) -> Size:
         """The same work with results of its own: of some methods only, they are no board."""
@@ -102,7 +106,7 @@ QUICK = Size(
     page=Path("runs/leaderboard-quick/leaderboard.md"),
     shipped=Path("runs/leaderboard-quick") / SHIPPED,
     places=(Place("head-in-a-jar", 0),),
-    trial=None,
+    trials=(),
     updates=40,
     comparison={
         **COMPARISON, "prompts": 2, "drift_prompts": 4, "states": 2, "steps": 6, "curve_checkpoints": 1,
@@ -192,26 +196,32 @@ def kept_cell(
     return found
 
 
-def best_of(cell: Cell, candidates: Sequence[Entry]) -> dict[str, float]:
-    """Every method's strength that did best in the trial."""
-    names = dict.fromkeys(entry.name for entry in candidates if entry.name)
-    own = {name: [entry.label for entry in candidates if entry.name == name] for name in names}
-    best = {name: best_strength(cell, labels) for name, labels in own.items()}
-    return {
-        entry.name: entry.value for entry in candidates if entry.value is not None and best[entry.name] == entry.label
-    }
+def trial_in(size: Size) -> Trial | None:
+    """The trial as far as it went; None: it was not begun."""
+    files = [size.results / place.trial_file for place in size.trials]
+    cells = [Cell.load(file) for file in files if file.is_file()]
+    return Trial(cells[0], cells[1] if len(cells) > 1 else None, company()) if cells else None
 
 
-def holding(cell: Cell, candidates: Sequence[Entry]) -> list[str]:
-    """The methods that held in the trial."""
-    held = {f"{own.method}, {own.strength}" for own in trial_of(cell) if own.best and own.passed}
-    return [entry.name for entry in candidates if entry.label in held]
+def strengths_of(
+    candidates: Sequence[Entry], first: Cell, again: Callable[[Sequence[Entry]], Cell]
+) -> tuple[dict[str, float], list[str]]:
+    """Every method's strength, and the methods that hold: on the first set, and on the second, which is asked again
+    while a method has a strength left that was not tried there."""
+    trial, asked = Trial(first, beside=company()), {PLAIN}
+    while wanted := trial.wanted():
+        asked |= {*wanted}
+        trial = trial._replace(second=again([entry for entry in candidates if entry.label in asked]))
+    chosen, held = {*trial.chosen().values()}, {*trial.holding()}
+    return (
+        {entry.name: entry.value for entry in candidates if entry.value is not None and entry.label in chosen},
+        [entry.name for entry in candidates if entry.label in held],
+    )
 
 
 def write_page(size: Size) -> Path:
     """From whatever cells there are."""
-    tried_out = size.results / f"{STRENGTHS}.json"
-    trial = Cell.load(tried_out) if tried_out.is_file() else None
+    trial = trial_in(size)
     board = [Cell.load(size.results / place.file) for place in size.places if (size.results / place.file).is_file()]
     if not board and trial is None:
         raise TenutoError(f"{size.results}: no results yet; run python -m benchmarks.leaderboard")
@@ -252,12 +262,12 @@ def main(
 
         if not page:
             chosen, taking_part = untried(), method
-            if size.trial is not None:
-                candidates = tried(taking_part)
+            if size.trials:
+                candidates, (one, other) = tried(taking_part), size.trials
                 small = size._replace(comparison=size.trial_comparison)
-                trial = cell(size.trial, candidates, f"{STRENGTHS}.json", small)
-                chosen = best_of(trial, candidates)
-                taking_part = holding(trial, candidates) if finalists else taking_part
+                first = cell(one, candidates, one.trial_file, small)
+                chosen, held = strengths_of(candidates, first, lambda some: cell(other, some, other.trial_file, small))
+                taking_part = held if finalists else taking_part
             for place in size.places:
                 if not only or place.concept in only:
                     cell(place, entries(chosen, taking_part), place.file)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 from pydantic import Field
 
@@ -25,12 +25,8 @@ LOWER_WEIGHT, FEWER_STEPS = f"{PLAIN} at lower weight", f"{PLAIN} with fewer ste
 """Baselines that are parts of the plain LoRA's own curve."""
 SHARES = (0.75, 1.0)
 """Of the plain LoRA's concept strength: where all are compared."""
-STRONG_ENOUGH = 0.75
-"""Share of the plain LoRA's concept strength that a LoRA should have as shipped: nobody wants to turn each one up."""
 SAME = 0.02
 """How far apart two runs of one plain LoRA may be in drift."""
-HOLDS = 0.8
-"""Of the plain LoRA's drift, at its concept strength, that a finalist leaves at most in the trial."""
 AS_SHIPPED = {
     "concept_strength": "concept",
     "drift": "nD",
@@ -137,54 +133,6 @@ def matches_of(board: Sequence[Cell], method: str) -> list[Match]:
     ]
 
 
-def best_strength(cell: Cell, labels: Sequence[str]) -> str:
-    """Of a method's arms the one with the least drift at the plain LoRA's concept strength, among those that are strong
-    enough as shipped; where none is, the strongest."""
-
-    def judged(label: str) -> tuple[bool, float, float]:
-        match = Match(tuned=cell.tuned, points=cell.arms[label].points, plain=cell.arms[PLAIN].points)
-        ratio = match.ratio("drift")
-        good = ratio is not None and match.strong() >= STRONG_ENOUGH
-        return (not good, ratio if good and ratio is not None else 0.0, -match.strong())
-
-    return min(labels, key=judged)
-
-
-class Tried(NamedTuple):
-    """A method at one strength in the trial."""
-
-    method: str
-    strength: str
-    best: bool
-    """Whether it stands on the board at this one."""
-    strong: float
-    """Its concept strength as shipped over the plain LoRA's."""
-    drift: float | None
-    """At the plain LoRA's concept strength, over the plain LoRA's; None: not reached."""
-    bake: float | None
-    forwards: float | None
-
-    @property
-    def passed(self) -> bool:
-        """Whether it holds: less drift where both are equally strong, and the concept learned."""
-        return self.drift is not None and self.drift <= HOLDS and self.strong >= STRONG_ENOUGH
-
-
-def trial_of(cell: Cell) -> list[Tried]:
-    """Every method at every strength that was tried, as they come in the catalogue."""
-    methods = dict.fromkeys(arm.method for arm in cell.arms.values() if arm.method != PLAIN)
-    labels = {name: [label for label, arm in cell.arms.items() if arm.method == name] for name in methods}
-    best = {best_strength(cell, own) for own in labels.values()}
-    found = []
-    for label in (label for own in labels.values() for label in own):
-        arm, plain = cell.arms[label], cell.arms[PLAIN]
-        match = Match(tuned=cell.tuned, points=arm.points, plain=plain.points)
-        drift, bake = match.ratio("drift"), match.ratio("bake")
-        cost = _cost([(arm, plain)], "forwards")
-        found.append(Tried(arm.method, arm.strength, label in best, match.strong(), drift, bake, cost))
-    return found
-
-
 def standings(board: Sequence[Cell]) -> list[Standing]:
     """One line per method, and the baselines; the least drift at equal concept first."""
     methods = dict.fromkeys(arm.method for cell in board for arm in cell.arms.values())
@@ -206,8 +154,8 @@ def _standing(board: Sequence[Cell], method: str) -> Standing:
         method=method,
         strength=", ".join(dict.fromkeys(arm.strength for arm, _ in arms)),
         **_read(matches_of(board, method)),
-        forwards=_cost(arms, "forwards"),
-        seconds=_cost(arms, "seconds"),
+        forwards=cost(arms, "forwards"),
+        seconds=cost(arms, "seconds"),
         as_shipped={name: _mean(arm.numbers.get(name) for arm, _ in arms) for name in AS_SHIPPED},
     )
 
@@ -293,7 +241,7 @@ def _mean(values: Iterable[float | None]) -> float | None:
     return mean(found) if found else None
 
 
-def _cost(arms: Sequence[tuple[ArmOnBoard, ArmOnBoard]], metric: str) -> float | None:
+def cost(arms: Sequence[tuple[ArmOnBoard, ArmOnBoard]], metric: str) -> float | None:
     """Over the plain LoRA's, cell by cell."""
     pairs = [(arm.numbers.get(metric), other.numbers.get(metric)) for arm, other in arms]
     return _mean(own / plain for own, plain in pairs if own is not None and plain)

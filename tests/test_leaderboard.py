@@ -21,11 +21,11 @@ from benchmarks.standings import (
     LOWER_WEIGHT,
     ArmOnBoard,
     Cell,
-    best_strength,
     geometric_mean,
     hypervolume,
     standings,
 )
+from benchmarks.trial import Trial
 
 from tenuto.cli.demo import SETTINGS
 from tenuto.evaluation.board import Board, plot, shipped_board
@@ -39,6 +39,7 @@ from tenuto.regularizers.trigger_contrast import TriggerContrast
 from tenuto.work.tasks import Runner
 from tests.work.test_sweep import sent
 
+SOME = {"plain", "plain, rank 4", "plain, rate 0.0005", DEFAULT}
 BASELINES = {
     "plain, rank 2",
     "plain, rank 4",
@@ -55,8 +56,8 @@ def test_every_method_of_the_catalogue_takes_part() -> None:
     everyone = entries(untried())
     assert {entry.name for entry in everyone} == {"", *TOGETHER, *(name for name in REGULARIZERS if not why_not(name))}
     assert {entry.method for entry in everyone} >= BASELINES
-    some = {entry.method for entry in entries(untried(), only=("l2_to_base",))}
-    assert some == {"plain", "plain, rank 2", "plain, rank 4", "plain, rate 0.0005", DEFAULT, "l2_to_base"}
+    some = {entry.method for entry in entries(untried(), only=("l2_to_base", "prior_preservation"))}
+    assert some == SOME | {"l2_to_base", "prior_preservation, x8"}, "not what is dear, or of little use"
     assert len({entry.label for entry in everyone}) == len(everyone) == len({entry.method for entry in everyone})
     pools = {entry.method: entry.way.per_image for entry in everyone}
     assert pools["prior_preservation, x50"] == 50
@@ -90,7 +91,7 @@ def test_strengths_are_tried_apart_and_the_best_one_stands_on_the_board() -> Non
     assert "prior_preservation, x50" not in {entry.method for entry in candidates}, "it takes that of x8"
     l2 = [entry for entry in candidates if entry.name == "l2_to_base"]
     assert [entry.value for entry in l2] == [0.00025, 0.001, 0.004]
-    drifts = {l2[0].label: 4.0, l2[1].label: 3.0, l2[2].label: 2.0}
+    drifts = {l2[0].label: 3.0, l2[1].label: 2.0, l2[2].label: 1.0}
     concepts = {l2[2].label: 0.3}  # half of the plain LoRA's: held too hard
     arms = {
         entry.label: arm(
@@ -104,18 +105,25 @@ def test_strengths_are_tried_apart_and_the_best_one_stands_on_the_board() -> Non
         for entry in candidates
     }
     trial = Cell(concept="one", kind="concept", tuned=True, seed=3, updates=100, arms={**arms, "plain": plain_arm()})
-    assert leaderboard.holding(trial, candidates) == ["l2_to_base"], "the others drift as the plain LoRA does"
-    assert {entry.method for entry in entries(untried(), leaderboard.holding(trial, candidates))} == {
-        "plain", "plain, rank 2", "plain, rank 4", "plain, rate 0.0005", DEFAULT, "l2_to_base",
-    }  # fmt: skip
-    assert {entry.method for entry in entries(untried(), [])} == {
-        "plain", "plain, rank 2", "plain, rank 4", "plain, rate 0.0005", DEFAULT,
-    }, "nobody held"  # fmt: skip
-    chosen = leaderboard.best_of(trial, candidates)
-    assert chosen["l2_to_base"] == 0.001
+    asked: list[list[str]] = []
+
+    def again(some: Sequence[Entry]) -> Cell:
+        """The second set: at 0.001 l2_to_base holds nothing there."""
+        asked.append([entry.label for entry in some])
+        own = {entry.label: arms[entry.label] for entry in some}
+        if l2[1].label in own:
+            own[l2[1].label] = arm("l2_to_base", l2[1].strength, points((1.0, 0.6, 7.5), (1.5, 0.7, 9.0)))
+        return trial.model_copy(update={"concept": "other", "arms": {**own, "plain": plain_arm()}})
+
+    chosen, held = leaderboard.strengths_of(candidates, trial, again)
+    assert asked == [["plain", l2[1].label], ["plain", l2[0].label, l2[1].label]], "one rung after the other"
+    assert held == ["l2_to_base"], "the others drift as the plain LoRA does"
+    assert chosen["l2_to_base"] == 0.00025
     assert chosen.keys() == untried().keys()
+    assert {entry.method for entry in entries(untried(), held)} == {*SOME, "l2_to_base"}
+    assert {entry.method for entry in entries(untried(), [])} == SOME, "nobody held"
     board = {entry.method: entry for entry in entries({**chosen, "prior_preservation": 1.0})}
-    assert board["l2_to_base"].strength == "weight 0.001"
+    assert board["l2_to_base"].strength == "weight 0.00025"
     assert board["prior_preservation, x50"].strength == board["prior_preservation, x8"].strength == "weight 1"
 
 
@@ -193,19 +201,6 @@ def test_methods_are_read_at_the_plain_loras_strength_in_every_cell() -> None:
     assert [own.method for own in standings(board())][-1] == "tight"
 
 
-def test_a_strength_at_which_little_is_learned_is_not_the_best() -> None:
-    tried_out = cell(
-        "one", 3, True,
-        arm("hold", "weak", points((1.0, 0.59, 7.0), (1.5, 0.7, 9.0))),
-        arm("hold", "right", points((1.0, 0.5, 0.5), (1.5, 0.7, 1.5))),
-        arm("hold", "hard", points((1.0, 0.3, 0.1), (1.5, 0.7, 0.3))),
-        arm("lost", "weak", points((1.0, 0.1, 0.5))),
-        arm("lost", "hard", points((1.0, 0.05, 0.1))),
-    )  # fmt: skip
-    assert best_strength(tried_out, ["hold, weak", "hold, right", "hold, hard"]) == "hold, right"
-    assert best_strength(tried_out, ["lost, hard", "lost, weak"]) == "lost, weak", "the strongest, where none will do"
-
-
 def test_the_plain_lora_turned_down_is_a_baseline_of_its_own() -> None:
     found = {own.method: own for own in standings(board())}
     assert found["plain"].drift["1"].value == pytest.approx(1.0)
@@ -227,7 +222,8 @@ def test_the_page_says_what_the_numbers_say(tmp_path: Path) -> None:
     drawing = tmp_path / "leaderboard" / "curves.svg"
     low = points((1.0, 0.5, 0.5), (1.5, 0.7, 1.5))
     weak = points((1.0, 0.2, 0.1), (1.5, 0.3, 0.2))
-    trial = cell("elsewhere", 3, True, arm("hold", "weight 1", weak), arm("hold", "weight 2", low, forwards=120))
+    first = cell("elsewhere", 3, True, arm("hold", "weight 1", weak), arm("hold", "weight 2", low, forwards=120))
+    trial = Trial(first, cell("other", 3, True, arm("hold", "weight 2", points((1.0, 0.6, 4.0)))))
     write_board(board(), trial, tmp_path / "leaderboard.md", drawing, tmp_path / "board.json")
     page = (tmp_path / "leaderboard.md").read_text(encoding="utf-8")
     assert "(leaderboard/curves.svg)" in page
@@ -235,9 +231,10 @@ def test_the_page_says_what_the_numbers_say(tmp_path: Path) -> None:
     assert "| hold | weight 2 | 0.18 (" in page
     assert "| tight | weight 1 | – | 0/4 |" in page
     assert "`masked_prior` (needs masks" in page
-    assert "elsewhere, training seed 3, 100 updates" in page
-    assert "| hold | **weight 2** * | 0.83 | 0.12 | 0.12 | 1.2 |" in page
-    assert "| hold | weight 1 | 0.33 | – | – | 1.0 |" in page
+    assert "elsewhere and other, training seed 3, 100 updates" in page
+    assert "| strength | elsewhere: concept × | drift × | bake × | other: concept × | drift × | bake × |" in page
+    assert "| hold | **weight 2** | 0.83 * | 0.12 | 0.12 | 1.0 * | 0.50 | 0.50 | 1.2 |" in page
+    assert "| hold | weight 1 | 0.33 | – | – | | | | 1.0 |" in page
     shipped = [row.split(" | ") for row in page.partition("## As shipped")[2].splitlines() if row.startswith("|")]
     assert shipped[0][-5:] == ["tag compliance", "PRES", "DIV", "usable weight", "additivity error |"]
     assert shipped[1][0].count("---") == len(shipped[0])
@@ -259,11 +256,11 @@ def test_the_page_says_what_the_numbers_say(tmp_path: Path) -> None:
 
 
 def test_before_the_first_cell_the_page_has_the_trial(tmp_path: Path) -> None:
-    trial = cell("elsewhere", 3, True, arm("hold", "weight 1", points((1.0, 0.6, 4.0))))
-    write_board([], trial, tmp_path / "leaderboard.md", tmp_path / "curves.svg", tmp_path / "board.json")
+    first = cell("elsewhere", 3, True, arm("hold", "weight 1", points((1.0, 0.6, 4.0))))
+    write_board([], Trial(first), tmp_path / "leaderboard.md", tmp_path / "curves.svg", tmp_path / "board.json")
     page = (tmp_path / "leaderboard.md").read_text(encoding="utf-8")
     assert "no set yet, but for the trial, 100 updates each" in page
-    assert "| hold | **weight 1** * | 1.0 | 0.50 | 0.50 | 1.0 |" in page
+    assert "| hold | **weight 1** | 1.0 * | 0.50 | 0.50 | 1.0 |" in page
     assert "At equal concept strength" not in page
     assert [own.name for own in tmp_path.iterdir()] == ["leaderboard.md"], "there is no board to show"
 
