@@ -20,6 +20,7 @@ from tenuto.adapters.files import read_lora
 from tenuto.adapters.onto import attach_file
 from tenuto.families.base import Base, Conditioning
 from tenuto.families.sampling import SamplerSettings, sample
+from tenuto.prior.states import evenly
 from tenuto.words import Size
 
 
@@ -174,7 +175,8 @@ class Bench:
             pass
         states = []
         for n, (want, (kind, triggered)) in enumerate(zip(wanted, kinds, strict=True)):
-            for t, x_t in spread(seen[n], count, self.base.process.steps):
+            shares = [share_of(t, self.base.process.steps) for t, _ in seen[n]]
+            for t, x_t in (seen[n][place] for place in evenly(shares, count)):
                 states.append(State(want.text, triggered, kind, x_t, t, want.size))
         return states
 
@@ -242,16 +244,6 @@ def time_at(share: float, steps: int, flow: bool) -> Tensor:
 def share_of(t: Tensor, steps: int) -> float:
     """Where t stands in the process, 0 (clean) .. 1 (noise)."""
     return float(t) if t.is_floating_point() and float(t) <= 1 else float(t) / steps
-
-
-def spread(path: Sequence[tuple[Tensor, Tensor]], count: int, steps: int) -> list[tuple[Tensor, Tensor]]:
-    """The states nearest to `count` evenly spaced places of t, none twice, in the path's order."""
-    chosen: set[int] = set()
-    for number in range(min(count, len(path))):
-        goal = (number + 0.5) / count
-        free = [n for n in range(len(path)) if n not in chosen]
-        chosen.add(min(free, key=lambda n: abs(share_of(path[n][0], steps) - goal)))
-    return [path[n] for n in sorted(chosen)]
 
 
 def every_few(states: Sequence[State], few: int | None) -> list[int]:

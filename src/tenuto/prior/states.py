@@ -71,6 +71,17 @@ def kept_steps(seed: int, steps: int, count: int) -> tuple[int, ...]:
     return tuple(rng.randrange(low, high) for low, high in pairwise(edges))
 
 
+def evenly(shares: Sequence[float], count: int) -> list[int]:
+    """Which of a path's states lie nearest to `count` evenly spaced places of t, none twice, in the path's order; all
+    of them where there are no more. shares: where each stands, 0 (clean) .. 1 (noise)."""
+    chosen: set[int] = set()
+    for number in range(min(count, len(shares))):
+        goal = (number + 0.5) / count
+        free = [n for n in range(len(shares)) if n not in chosen]
+        chosen.add(min(free, key=lambda n: abs(shares[n] - goal)))
+    return sorted(chosen)
+
+
 class Recorder:
     """Listens to a base while it samples a batch: hand `base` to `sample` in its place, then take `kept`."""
 

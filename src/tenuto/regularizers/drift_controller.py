@@ -13,8 +13,10 @@ from tenuto.adapters.adapter import Adapter
 from tenuto.adapters.tuners.base import Trait
 from tenuto.regularizers.base import Done, Memory, Probe, Regularizer
 
+WATCHED = 64
+"""States that it steers by, the first ones; fewer are no measure. All are read for the trim."""
 QUARTERS = 4
-"""A reading renews this part of the states, so that it costs a quarter of them."""
+"""A reading renews this part of what is watched, so that it costs a quarter of it."""
 LIMITS = (-1.5, 2.0)
 """The log error that is acted on is cut here: drift starts at 0, and what was let go is slow to come back."""
 SHOULDER = 0.25
@@ -34,17 +36,18 @@ class DriftController(Regularizer):
     """Choose the weight of all other methods so that the drift stays at a budget.
 
         log M <- log M + weight * every * log(nD / budget) + damping * log(nD' / nD' before)
-        nD = sum | f - f_base |^2 / sum | f_base(c) - f_base(empty) |^2        over `states` controller states
+        nD = sum | f - f_base |^2 / sum | f_base(c) - f_base(empty) |^2        over controller states
 
     All other methods' weights are multiplied by M. The states lie on the base's own paths, at prompts that are neither
-    trained on nor tested with. nD is an energy ratio: 0.1 is 32 % in amplitude; nD' is nD + budget / 4. Drift starts at
-    0 and would overshoot while M follows: the damping answers its rise before the budget is reached. M stays between
-    `lowest` and `highest` and does not wind up there. What still differs at the end is trimmed: the finished LoRA ships
-    at the strength, up to `trim` more or less than 1, at which nD is the budget.
+    trained on nor tested with, half of them near the set, and evenly spaced in t, as a comparison measures it; 64 of
+    them steer. nD is an energy ratio: 0.1 is 32 % in amplitude; nD' is nD + budget / 4. Drift starts at 0 and would
+    overshoot while M follows: the damping answers its rise before the budget is reached. M stays between `lowest` and
+    `highest` and does not wind up there. What still differs at the end is trimmed: the finished LoRA ships at the
+    strength, up to `trim` more or less than 1, at which nD over all `states` is the budget.
 
     When   you would rather name a drift that is allowed than try out weights.
     Paper  our own; relatives are GECO, arXiv:1810.00597, and PID Lagrangians, arXiv:2007.03964.
-    Cost   states / (4 every) forwards per update, at most 2 states at the end; the states' paths once, kept in the
+    Cost   16 / every forwards per update, at most 2 states at the end; a path for every 4 states once, kept in the
            prior store.
     Avoid  without a method that can hold: it only chooses weights. A budget that cannot be reached is said. Beside
            `gram_penalty` its reading flatters: both look at the same states.
@@ -62,8 +65,8 @@ class DriftController(Regularizer):
     """Updates between readings."""
     warmup: NonNegativeInt = 20
     """Updates before it acts."""
-    states: PositiveInt = Field(default=64, ge=64, multiple_of=QUARTERS)
-    """Controller states; fewer than 64 are no measure."""
+    states: PositiveInt = Field(default=256, ge=WATCHED, multiple_of=QUARTERS)
+    """Controller states: prompts differ in how far they drift, so what is kept on few of them is not kept on others."""
     trim: NonNegativeFloat = Field(default=0.25, lt=1)
     """How far from 1 the strength may be at which the finished LoRA ships; 0: as trained, which oft and boft need."""
     lowest: PositiveFloat = 1e-2
@@ -85,8 +88,8 @@ class DriftController(Regularizer):
         effects = probe.sensor_effects()
         return {
             "log": torch.tensor(math.log(self.start), dtype=torch.float64),
-            "moved": torch.full((len(effects),), math.nan, dtype=torch.float64),
-            "effect": effects.double().sum(),
+            "moved": torch.full((min(WATCHED, len(effects)),), math.nan, dtype=torch.float64),
+            "effect": effects[:WATCHED].double().sum(),
             "before": torch.tensor(math.nan, dtype=torch.float64),
             "readings": torch.tensor(0),
             "over": torch.tensor(0),

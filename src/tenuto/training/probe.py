@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from tenuto.adapters.adapter import Adapter
-from tenuto.prior.states import BasePath, State
+from tenuto.prior.states import BasePath, State, evenly
 from tenuto.ranks import ALONE, Ranks
 from tenuto.regularizers.base import Activations
 from tenuto.regularizers.draft import Draft
@@ -24,6 +24,10 @@ from tenuto.words import Role
 ROWS = 8
 """Rows of each role that are looked at, once in every bin of t: 8 x BINS x 2 forwards for a prompt's effect, none where
 every state of their paths says it."""
+
+STATES_READ = 4
+"""Of each of the controller's paths, evenly spaced in t, as a comparison reads them: drift is largest at low noise,
+where a sampler takes few of its steps."""
 
 AT_ONCE = 16
 """Controller states in one forward."""
@@ -48,7 +52,7 @@ class BaseProbe:
         self._prompts = prompts
         self._rows, self._draft, self._step, self._adapter, self._ranks = rows, draft, step, adapter, ranks
         self._timesteps = timesteps
-        self._sensor = [(path, index) for path in paths for index in range(path.count)]
+        self._sensor = [(path, index) for path in paths for index in self._read_of(path)]
         self._steps: dict[Role, list[Step]] = {}
         self._effects: dict[tuple[Role, At], Tensor] = {}
 
@@ -126,6 +130,9 @@ class BaseProbe:
             gaps = (step.predict() - step.target).square().sum(dim=(1, 2, 3)).cpu()
             moved[[draft.visit for draft in batch]] = gaps
         return self._ranks.sum(moved)[list(states)]
+
+    def _read_of(self, path: BasePath) -> list[int]:
+        return evenly([path.read(index).t / self._timesteps for index in range(path.count)], STATES_READ)
 
     def _at(self, number: int) -> Draft:
         """A controller state as a row; `visit` is its number."""

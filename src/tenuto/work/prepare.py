@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain, zip_longest
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -27,14 +28,15 @@ from tenuto.prior.audit import AuditReport, ConceptPlan, TrainingPlan, audit
 from tenuto.prior.plan import PriorPlan, plan_prior
 from tenuto.prior.prompts import PriorPrompt, derive_prompts, partial_filters, thinned
 from tenuto.project.settings import BaseSettings, ConceptSettings, Project
+from tenuto.training.probe import STATES_READ
 from tenuto.words import TenutoError
 from tenuto.work.memory import Memory
 from tenuto.work.needs import lacks, shipping
 from tenuto.work.readers import find_readers
 
 DEFAULT_EPOCHS = 10
-STATES_PER_PATH = 4
-"""Of a controller path: few, so that there are many prompts."""
+STATES_KEPT = 8
+"""Of a controller path: twice as many as are read, so that some lie near every place of t."""
 SENSOR_GUIDANCE = 4.0
 MOST = 10_000_000
 """Rows or images that a plan may hold: a hundred times what anybody has trained on."""
@@ -303,17 +305,18 @@ def _prompts(
 def _controller(
     project: Project, concepts: Sequence[Concept], items: Sequence[Item], bank: Bank, prior: Sequence[PriorPrompt]
 ) -> PriorPlan:
-    """Half its prompts near the set and half far from it, none of them a prior prompt (test prompts avoid them)."""
+    """By turns a prompt near the set and one far from it, none of them a prior prompt (test prompts avoid them)."""
     sampler = project.prior_sampler().model_copy(update={"negative": ""})
     if not sampler.guided:  # both answers of the base are needed
         sampler = sampler.model_copy(update={"guidance": SENSOR_GUIDANCE})
-    paths = ceil(project.sensor_states() / STATES_PER_PATH)
+    paths = ceil(project.sensor_states() / STATES_READ)
     prompts: list[PriorPrompt] = []
     for concept in concepts if paths else ():
         count = ceil(paths / len(concepts))
         avoid = {own.text for own in (*prior, *prompts)}
         asks = derive(items, concept, bank, each=count, far=count, seed=project.seed, avoid=avoid, purpose="controller")
-        chosen = [*asks.near()[: count // 2], *asks.rows["far"]][:count]
+        by_turns = chain.from_iterable(zip_longest(asks.near(), asks.rows["far"]))
+        chosen = [ask for ask in by_turns if ask][:count]
         for number in range(count):
             around, place = divmod(number, len(chosen))
             ask = chosen[place]

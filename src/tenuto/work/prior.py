@@ -15,7 +15,7 @@ from tenuto.prior.build import build
 from tenuto.prior.foreign import ForeignPicture, take_in
 from tenuto.prior.states import BasePath
 from tenuto.prior.store import PriorImage, PriorStore
-from tenuto.work.prepare import STATES_PER_PATH, Prepared
+from tenuto.work.prepare import STATES_KEPT, Prepared
 from tenuto.work.tasks import NEVER, Stop
 
 SHOWN = 24
@@ -81,8 +81,8 @@ def build_controller(
     """The paths that the drift controller reads; they lie in the same store. None where there is no controller."""
     plan = prepared.controller
     at_once = prepared.project.prior.at_once
-    images = build(plan, prepared.base, store, states=STATES_PER_PATH, at_once=at_once, listener=listener, stop=stop)
-    return [store.path(image.id, STATES_PER_PATH) for image in images]
+    images = build(plan, prepared.base, store, states=STATES_KEPT, at_once=at_once, listener=listener, stop=stop)
+    return [store.path(image.id, STATES_KEPT) for image in images]
 
 
 def preview(base: Base, store: PriorStore, image: PriorImage, folder: Path) -> Path:

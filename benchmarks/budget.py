@@ -1,0 +1,92 @@
+"""How well a drift budget is kept, on prompts that neither the training nor its controller has seen.
+
+    python -m benchmarks.budget [--only NAME] [--seeds N]
+
+`cached_prior` under `drift_controller`, the demo's settings: each ready set at each budget and training seed, and the
+drift of the shipped LoRA at far more test prompts than the demo reads. Two to three minutes a set and seed on two
+cores; it goes on where it was stopped. Raw numbers are copied to docs/evidence/budget/, the table is printed.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from benchmarks.ready import SEEDS, Way, sweep_on
+from tenuto.cli.demo import SETTINGS
+from tenuto.cli.guard import guarded
+from tenuto.cli.screen import Screen
+from tenuto.evaluation.record import Comparison
+from tenuto.pocket.concepts import CONCEPTS
+from tenuto.regularizers.cached_prior import CachedPrior
+from tenuto.regularizers.drift_controller import DriftController
+from tenuto.work.processes import SideBySide
+from tenuto.work.sweep import run_sweep
+
+RUNS, RESULTS = Path("runs/budget"), Path("docs/evidence/budget")
+BUDGETS = (0.1, 0.3)
+ASKED = 0.15
+"""How far off a drift may be, as a share of the budget."""
+SETS = tuple(name for name, concept in CONCEPTS.items() if concept.kind != "style")  # kept states teach no style
+COMPARISON: dict[str, Any] = {
+    **SETTINGS["comparison"], "prompts": 2, "drift_prompts": 64, "weights": [], "curve_checkpoints": 0,
+}  # fmt: skip
+TRAINING = {"adapter": SETTINGS["training"]["adapter"]}
+
+
+def ways() -> dict[str, Way]:
+    """Arm -> a budget."""
+    return {
+        f"budget {budget:g}": Way(
+            None, None, {"cached_prior": CachedPrior(), "drift_controller": DriftController(budget=budget)}, steps=None
+        )
+        for budget in BUDGETS
+    }
+
+
+def main(
+    only: Annotated[list[str] | None, typer.Option(help="Just these ready sets.")] = None,
+    seeds: Annotated[int, typer.Option(help="Training seeds.")] = len(SEEDS),
+) -> None:
+    """Ctrl-C and the same command go on. Delete a set's JSON to measure it anew."""
+    with guarded() as stop, Screen() as screen:
+        RESULTS.mkdir(parents=True, exist_ok=True)
+        for name in only or SETS:
+            if not (numbers := RESULTS / f"{name}.json").is_file():
+                sweep = sweep_on(
+                    name, ways(), RUNS / "data", COMPARISON, seeds=range(seeds), training=TRAINING, about="budgets"
+                )
+                done = run_sweep(sweep, RUNS / name, screen, stop, SideBySide(2))
+                shutil.copy(RUNS / name / done.concepts[name].folder / "comparison.json", numbers)
+    table()
+
+
+def table() -> None:
+    """What was asked and what came out, seed by seed."""
+    print("| set | budget | drift on test prompts | off by | near, far, empty | concept | forwards |\n|" + "---|" * 7)
+    errors = []
+    for file in sorted(RESULTS.glob("*.json")):
+        found = Comparison.load(file)
+        for budget, arm in zip(BUDGETS, ways(), strict=True):
+            own = found.arms[arm]
+            drifts = [value for value in own["drift"].per_seed if value is not None]
+            off = [value / budget - 1 for value in drifts]
+            errors += off
+            kinds = (
+                f"{sum(part[kind] for part in own['drift'].detail) / len(drifts):.3g}"
+                for kind in ("near", "far", "empty")
+            )
+            print(
+                f"| {file.stem} | {budget:g} | {', '.join(f'{value:.3g}' for value in drifts)} "
+                f"| {', '.join(f'{value:+.0%}' for value in off)} | {', '.join(kinds)} "
+                f"| {own['concept_strength'].mean or 0:.3f} | {own['forwards'].mean or 0:,.0f} |"
+            )
+    kept = sum(abs(error) < ASKED for error in errors)
+    print(f"\n{kept} of {len(errors)} within {ASKED:.0%}")
+
+
+if __name__ == "__main__":
+    typer.run(main)
