@@ -103,6 +103,7 @@ def test_numbers_as_people_read_them() -> None:
     assert number_text(0.1, "drift") == "0.10 (32 %)"
     assert number_text(0.0, "drift") == "0 (0 %)"
     assert number_text(0.314, "bake") == "31 %"
+    assert (number_text(-0.004, "style_bleed"), number_text(-0.0002, "pres")) == ("0 %", "0.000"), "nothing has no sign"
     assert number_text(None) == "–"
     assert number_text(float("nan"), "drift") == "–"
     assert number_text(15840.0, "forwards") == "15 840"

@@ -11,7 +11,7 @@ from tenuto.events import Event
 from tenuto.families.base import Base
 from tenuto.families.sampling import SamplerSettings
 from tenuto.prior.build import build, lacking
-from tenuto.prior.states import kept_steps
+from tenuto.prior.states import evenly, kept_steps
 from tenuto.prior.store import PriorStore
 from tenuto.words import TenutoError
 from tests.prior.test_build import SAMPLER, make_plan
@@ -98,6 +98,13 @@ def test_paths_differ_in_the_steps_that_are_kept() -> None:
     assert {step for steps in chosen for step in steps} == set(range(20))
     assert all(low // 5 == n for steps in chosen for n, low in enumerate(steps))
     assert kept_steps(0, 3, 8) == (0, 1, 2)
+
+
+def test_states_nearest_to_even_places_of_t() -> None:
+    eight_steps = [1.0, 0.875, 0.75, 0.625, 0.5, 0.375, 0.25, 0.125]
+    assert evenly(eight_steps, 4) == [1, 3, 5, 7]
+    assert evenly([1.0, 0.9, 0.1], 4) == [0, 1, 2], "no more than there are"
+    assert evenly([1.0, 0.95, 0.9], 2) == [1, 2], "none twice"
 
 
 def test_states_of_another_base_are_refused(tiny_base: Base, tmp_path: Path) -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -113,6 +113,59 @@ def test_a_sensor_reading_is_the_ratio_of_sums(tiny_base: Base, tmp_path: Path) 
     together = run.probe.sensor_moved(range(0, 64, 4))
     torch.testing.assert_close(together[3], torch.tensor(some(12)), rtol=1e-4, atol=1e-6)
     assert len(run.probe.sensor_effects()) == 64
+
+
+def test_states_are_read_evenly_in_t(tiny_base: Base, tmp_path: Path) -> None:
+    """Of each path four; where a sampler takes more of its steps does not count."""
+    run = make_run(tiny_base, tmp_path, {"c": DriftController(), "l2": L2ToBase()})
+    path, steps = run.sensor[0], tiny_base.process.steps
+    shares = (1.0, 0.93, 0.85, 0.68, 0.6, 0.35, 0.15, 0.02)
+
+    def read(index: int) -> State:
+        """Where the prompt has twice as much effect from state to state."""
+        own = path.read(0)
+        blank = torch.zeros_like(own.answer)
+        blank[0, 0, 0] = 2.0**index
+        return replace(own, t=shares[index] * steps, answer=torch.zeros_like(blank), blank=blank)
+
+    run = replace(run, sensor=[replace(path, count=len(shares), read=read)])
+    assert run.probe.sensor_effects().sqrt().log2().tolist() == [2, 4, 5, 6], "at .85, .6, .35 and .15"
+
+
+class Asked:
+    """A probe whose states drift by hand: what is watched by 1, the others by 3, each with an effect of 10."""
+
+    def __init__(self) -> None:
+        self.readings: list[int] = []
+
+    def sensor_effects(self) -> torch.Tensor:
+        return torch.full((256,), 10.0)
+
+    def sensor_moved(self, states: Sequence[int]) -> torch.Tensor:
+        self.readings.append(len(states))
+        return torch.tensor([1.0 if state < 64 else 3.0 for state in states])
+
+
+def test_what_is_watched_is_scaled_to_what_all_states_say(tiny_base: Base, tmp_path: Path) -> None:
+    run = make_run(tiny_base, tmp_path, {"c": DriftController(), "l2": L2ToBase()})
+    method, probe = DriftController(), cast(Any, Asked())
+    memory = method.init(run.adapter, probe)
+    seen = {}
+    for update in range(10, 101, 10):
+        memory = method.after_update(run.adapter, memory, replace(run_done(run, update=update), probe=probe))
+        seen[update] = method.notes(memory).get("drift")
+    assert seen[30] is None, "no number before all that is watched was read"
+    assert seen[40] == seen[70] == seen[100] == pytest.approx((64 * 1 + 192 * 3) / 2560)
+    assert probe.readings == [16, 16, 16, 256, 16, 16, 16, 256, 16, 16]
+    assert method.multiplier(memory) > method.start, "over the budget, and no jump of the scale was taken for a rise"
+    assert method.multiplier(memory) == pytest.approx(method.start * (0.25 / 0.1) ** (0.02 * 10 * 6))
+
+
+def test_all_states_are_read_at_each_doubling_of_the_warm_up() -> None:
+    whole = [update for update in range(10, 700, 10) if DriftController().doubled(update)]
+    assert whole == [40, 80, 160, 320, 640]
+    assert [n for n in range(25, 500, 25) if DriftController(warmup=30, every=25).doubled(n)] == [75, 125, 250]
+    assert [n for n in range(1, 20) if DriftController(warmup=0, every=1).doubled(n)] == [2, 4, 8, 16]
 
 
 # -- the trim -------------------------------------------------------------------------------------------------------

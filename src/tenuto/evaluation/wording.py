@@ -87,16 +87,16 @@ def number_text(value: float | None, name: str = "") -> str:
     if name in ("drift", "guided_drift"):
         return f"{significant(value)} ({math.sqrt(max(value, 0)):.0%})".replace("%", " %")
     if name in WORDS and WORDS[name].percent:
-        return f"{100 * value:.0f} %"
+        return f"{100 * value:z.0f} %"
     if name == "seconds":
         return f"{value:.0f} s" if value < 120 else f"{value / 60:.1f} min" if value < 7200 else f"{value / 3600:.1f} h"
     if name == "forwards":
         return f"{value:,.0f}".replace(",", " ")
     if name == "selectivity":
-        return f"{value:+.1f} dB"
+        return f"{value:+z.1f} dB"
     if name in ("pres", "additivity"):
-        return f"{value:.3f}"
-    return f"{value:.4f}" if name in ("gain", "fit") else f"{value:.2f}"
+        return f"{value:z.3f}"
+    return f"{value:z.4f}" if name in ("gain", "fit") else f"{value:z.2f}"
 
 
 def significant(value: float) -> str:

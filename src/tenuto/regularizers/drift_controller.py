@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import final
 
 import torch
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from torch import Tensor
 
 from tenuto.adapters.adapter import Adapter
 from tenuto.adapters.tuners.base import Trait
 from tenuto.regularizers.base import Done, Memory, Probe, Regularizer
 
 WATCHED = 64
-"""States that it steers by, the first ones; fewer are no measure. All are read for the trim."""
+"""States that it steers by, the first ones; fewer are no measure."""
 QUARTERS = 4
 """A reading renews this part of what is watched, so that it costs a quarter of it."""
 LIMITS = (-1.5, 2.0)
@@ -39,16 +40,17 @@ class DriftController(Regularizer):
         nD = sum | f - f_base |^2 / sum | f_base(c) - f_base(empty) |^2        over controller states
 
     All other methods' weights are multiplied by M. The states lie on the base's own paths, at prompts that are neither
-    trained on nor tested with, half of them near the set, and evenly spaced in t, as a comparison measures it; 64 of
-    them steer. nD is an energy ratio: 0.1 is 32 % in amplitude; nD' is nD + budget / 4. Drift starts at 0 and would
-    overshoot while M follows: the damping answers its rise before the budget is reached. M stays between `lowest` and
-    `highest` and does not wind up there. What still differs at the end is trimmed: the finished LoRA ships at the
-    strength, up to `trim` more or less than 1, at which nD over all `states` is the budget.
+    trained on nor tested with, half of them near the set, and evenly spaced in t, as a comparison measures it. 64 of
+    them are watched, and what all come to over those is measured anew at each doubling of `warmup`. nD is an energy
+    ratio: 0.1 is 32 % in amplitude; nD' is nD + budget / 4. Drift starts at 0 and would overshoot while M follows: the
+    damping answers its rise before the budget is reached. M stays between `lowest` and `highest` and does not wind up
+    there. What still differs at the end is trimmed: the finished LoRA ships at the strength, up to `trim` more or less
+    than 1, at which nD over all `states` is the budget.
 
     When   you would rather name a drift that is allowed than try out weights.
     Paper  our own; relatives are GECO, arXiv:1810.00597, and PID Lagrangians, arXiv:2007.03964.
-    Cost   16 / every forwards per update, at most 2 states at the end; a path for every 4 states once, kept in the
-           prior store.
+    Cost   16 / every forwards per update, `states` at each doubling of `warmup` and at most twice at the end; a path
+           for every 4 states once, kept in the prior store.
     Avoid  without a method that can hold: it only chooses weights. A budget that cannot be reached is said. Beside
            `gram_penalty` its reading flatters: both look at the same states.
     """
@@ -64,7 +66,7 @@ class DriftController(Regularizer):
     every: PositiveInt = 10
     """Updates between readings."""
     warmup: NonNegativeInt = 20
-    """Updates before it acts."""
+    """Updates before it acts. After twice, four, eight ... times as many all states are read."""
     states: PositiveInt = Field(default=256, ge=WATCHED, multiple_of=QUARTERS)
     """Controller states: prompts differ in how far they drift, so what is kept on few of them is not kept on others."""
     trim: NonNegativeFloat = Field(default=0.25, lt=1)
@@ -90,6 +92,7 @@ class DriftController(Regularizer):
             "log": torch.tensor(math.log(self.start), dtype=torch.float64),
             "moved": torch.full((min(WATCHED, len(effects)),), math.nan, dtype=torch.float64),
             "effect": effects[:WATCHED].double().sum(),
+            "scale": torch.tensor(1.0, dtype=torch.float64),
             "before": torch.tensor(math.nan, dtype=torch.float64),
             "readings": torch.tensor(0),
             "over": torch.tensor(0),
@@ -101,7 +104,7 @@ class DriftController(Regularizer):
     def after_update(self, adapter: Adapter, memory: Memory, done: Done) -> Memory:
         if done.update % self.every:
             return memory
-        memory = self._read(memory, done.probe)
+        memory = self._read_all(memory, done.probe) if self.doubled(done.update) else self._read(memory, done.probe)
         drift = _drift(memory)
         before, memory = float(memory["before"]), {**memory, "before": torch.tensor(drift, dtype=torch.float64)}
         if math.isnan(before) or done.update < self.warmup:
@@ -125,12 +128,11 @@ class DriftController(Regularizer):
         return min(max(log, math.log(self.lowest)), math.log(self.highest))
 
     def shipped_strength(self, adapter: Adapter, probe: Probe) -> float:
-        effects = probe.sensor_effects()
-        whole, states = float(effects.double().sum()), range(len(effects))
+        effects = probe.sensor_effects().double()
 
         def drift(strength: float) -> float:
             with adapter.rescaled(strength):
-                return float(probe.sensor_moved(states).double().sum()) / whole
+                return float(_moved(probe, range(len(effects))).sum() / effects.sum())
 
         return self.trimmed(drift) if self.trim else 1.0
 
@@ -156,8 +158,24 @@ class DriftController(Regularizer):
         number = int(memory["readings"])
         states = range(number % QUARTERS, len(memory["moved"]), QUARTERS)
         moved = memory["moved"].clone()
-        moved[list(states)] = probe.sensor_moved(states).double().cpu()
+        moved[list(states)] = _moved(probe, states)
         return {**memory, "moved": moved, "readings": torch.tensor(number + 1)}
+
+    def _read_all(self, memory: Memory, probe: Probe) -> Memory:
+        """With the drift before this reading on the new scale, for what it is compared with."""
+        effects = probe.sensor_effects().double().cpu()
+        moved = _moved(probe, range(len(effects)))
+        watched = moved[: len(memory["moved"])]
+        whole, some = moved.sum() / effects.sum(), watched.sum() / memory["effect"]
+        scale = whole / some if some > 0 else memory["scale"]
+        return {**memory, "moved": watched, "scale": scale, "before": memory["before"] * scale / memory["scale"]}
+
+    def doubled(self, update: int) -> bool:
+        """Whether all states are read at this update: the first reading from each doubling of the warm-up on."""
+        goal = 2 * max(self.warmup, self.every)
+        while goal + self.every <= update:
+            goal *= 2
+        return goal <= update
 
     def notes(self, memory: Memory) -> Mapping[str, float]:
         drift = _drift(memory)
@@ -166,5 +184,9 @@ class DriftController(Regularizer):
 
 
 def _drift(memory: Memory) -> float:
-    """nD as last read, a ratio of sums; not a number before every state was read once."""
-    return float(memory["moved"].sum() / memory["effect"])
+    """nD as last read, a ratio of sums; not a number before every watched state was read once."""
+    return float(memory["scale"] * memory["moved"].sum() / memory["effect"])
+
+
+def _moved(probe: Probe, states: Sequence[int]) -> Tensor:
+    return probe.sensor_moved(states).double().cpu()
