@@ -158,7 +158,7 @@ def test_what_is_watched_is_scaled_to_what_all_states_say(tiny_base: Base, tmp_p
     assert seen[40] == seen[70] == seen[100] == pytest.approx((64 * 1 + 192 * 3) / 2560)
     assert probe.readings == [16, 16, 16, 256, 16, 16, 16, 256, 16, 16]
     assert method.multiplier(memory) > method.start, "over the budget, and no jump of the scale was taken for a rise"
-    assert method.multiplier(memory) == pytest.approx(method.start * (0.25 / 0.1) ** (0.02 * 10 * 6))
+    assert method.multiplier(memory) == pytest.approx(method.start * (0.25 / 0.1) ** (method.weight * 10 * 6))
 
 
 def test_all_states_are_read_at_each_doubling_of_the_warm_up() -> None:

@@ -55,12 +55,13 @@ class DriftController(Regularizer):
            `gram_penalty` its reading flatters: both look at the same states.
     """
 
-    weight: NonNegativeFloat = 0.02
+    weight: NonNegativeFloat = 0.0125
     """How fast M follows: change of its logarithm per update and unit of log error."""
     damping: NonNegativeFloat = 1.0
     """How much a rise of the drift raises M at once, as a power of it; more than 1 may swing."""
-    start: PositiveFloat = 4.0
-    """M at the start: to hold first and let go then overshoots less than the other way round."""
+    start: PositiveFloat = 16.0
+    """M at the start. Holding hard first and letting go slowly learns the most under a budget: what has drifted once is
+    held back at the cost of the concept (docs/findings.md)."""
     budget: PositiveFloat = 0.1
     """The drift that is allowed."""
     every: PositiveInt = 10
@@ -69,7 +70,7 @@ class DriftController(Regularizer):
     """Updates before it acts. After twice, four, eight ... times as many all states are read."""
     states: PositiveInt = Field(default=256, ge=WATCHED, multiple_of=QUARTERS)
     """Controller states: prompts differ in how far they drift, so what is kept on few of them is not kept on others."""
-    trim: NonNegativeFloat = Field(default=0.25, lt=1)
+    trim: NonNegativeFloat = Field(default=0.4, lt=1)
     """How far from 1 the strength may be at which the finished LoRA ships; 0: as trained, which oft and boft need."""
     lowest: PositiveFloat = 1e-2
     """Least M."""
