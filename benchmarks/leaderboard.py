@@ -1,6 +1,6 @@
 """The leaderboard: every method of the catalogue and the trivial baselines, on the same work.
 
-    python -m benchmarks.leaderboard [--finalists] [--only NAME] [--method NAME] [--quick] [--page] [--on ray://HOST:10001]
+    python -m benchmarks.leaderboard [--finalists] [--only NAME] [--seeds N] [--method NAME] [--quick] [--page] [--on ray://HOST:10001]
 
 First each method's strengths are tried on one ready set, and what holds there on another; then everyone is measured at
 one strength on every ready set and training seed, a cell at a time. A finished cell goes to docs/leaderboard/ and the
@@ -231,6 +231,7 @@ def write_page(size: Size) -> Path:
 
 def main(
     only: Annotated[list[str] | None, typer.Option(help="Just these ready sets.")] = None,
+    seeds: Annotated[int, typer.Option(help="Only the cells of the first so many training seeds.")] = len(SEEDS),
     method: Annotated[
         list[str] | None, typer.Option(help="Just these methods, beside the baselines; results go to the run's folder.")
     ] = None,
@@ -269,7 +270,7 @@ def main(
                 chosen, held = strengths_of(candidates, first, lambda some: cell(other, some, other.trial_file, small))
                 taking_part = held if finalists else taking_part
             for place in size.places:
-                if not only or place.concept in only:
+                if place.seed in SEEDS[:seeds] and (not only or place.concept in only):
                     cell(place, entries(chosen, taking_part), place.file)
                     write_page(size)
         typer.echo(str(write_page(size)))
