@@ -10,9 +10,12 @@ import pytest
 from PIL import Image
 from safetensors.torch import load_file
 
+from tenuto.data.captions import split_tags
 from tenuto.project.file import make_project
 from tenuto.project.settings import Project
+from tenuto.regularizers.drift_controller import DriftController
 from tenuto.training.journal import Journal
+from tenuto.training.probe import STATES_READ
 from tenuto.words import Stopped, TenutoError
 from tenuto.work.prepare import audited, prepare
 from tenuto.work.train import train_all
@@ -43,13 +46,17 @@ BUDGET = {"cached_prior": {"weight": 1.0, "states": 2}, "drift_controller": {"ev
 def test_a_drift_budget_from_the_prior_set_to_the_log(tiny_folder: Path, tmp_path: Path) -> None:
     prepared = prepare(project(tmp_path, tiny_folder, BUDGET))
     asked = {image.prompt for image in prepared.controller.images}
-    assert len(prepared.controller.images) == 16
+    paths = DriftController().states // STATES_READ
+    assert len(prepared.controller.images) == paths == 64
+    own = {tag for image in prepared.plan.images for tag in split_tags(image.prompt)}
+    close = [len(own.intersection(split_tags(image.prompt))) for image in prepared.controller.images]
+    assert min(close[::2]) > max(close[1::2]), "by turns near the set and far from it"
     assert asked.isdisjoint(prompt.text for prompt in prepared.prompts)
     done = train_all(prepared, tmp_path / "run")
     last = Journal(tmp_path / "run" / "held" / "seed-0" / "log.jsonl").read()[-1]
     assert last["drift_controller.drift"] > 0
     assert last["weight.cached_prior"] == pytest.approx(last["drift_controller.multiplier"], rel=0.5)
-    assert done[0].setup_forwards == 6 * 3 * 2 + 16 * 3 * 2
+    assert done[0].setup_forwards == 6 * 3 * 2 + paths * 3 * 2
 
 
 def test_an_image_with_kept_states_is_good_for_as_many_uses(tiny_folder: Path, tmp_path: Path) -> None:
