@@ -193,6 +193,11 @@ def test_the_trim_stays_within_its_bounds() -> None:
     assert method.trimmed(lambda s: 0.0) == 1.25
     assert method.trimmed(lambda s: 0.102 * s**2) == 1.0, "near enough is left alone"
     assert method.trimmed(lambda s: 0.2 if s == 1 else 0.19) < 1, "a drift that hardly follows is no line to go by"
+    assert [method.told(strength).partition(":")[2] for strength in (0.75, 0.9, 1.25)] == [
+        " it still drifts more than the budget",
+        "",
+        " it still drifts less than the budget, for which it may train longer",
+    ]
 
 
 def true_to(base: Base, path: BasePath) -> BasePath:

@@ -237,9 +237,10 @@ class Regularizer(Settings):
         """The adapter's state that goes into LoRA files; None: as trained."""
         return None
 
-    def shipped_strength(self, adapter: Adapter, probe: Probe) -> float:
-        """How strongly the finished adapter ships, asked once at the end, with the adapter as it would ship."""
-        return 1.0
+    def shipped_strength(self, adapter: Adapter, probe: Probe) -> tuple[float, str]:
+        """How strongly the finished adapter ships, and what for, in words; asked once at the end, with the adapter as
+        it would ship."""
+        return 1.0, ""
 
     def notes(self, memory: Memory) -> Mapping[str, float]:
         """Numbers for the log."""

@@ -128,14 +128,23 @@ class DriftController(Regularizer):
         log += self.weight_at(epoch) * self.every * error + self.damping * rise
         return min(max(log, math.log(self.lowest)), math.log(self.highest))
 
-    def shipped_strength(self, adapter: Adapter, probe: Probe) -> float:
+    def shipped_strength(self, adapter: Adapter, probe: Probe) -> tuple[float, str]:
         effects = probe.sensor_effects().double()
 
         def drift(strength: float) -> float:
             with adapter.rescaled(strength):
                 return float(_moved(probe, range(len(effects))).sum() / effects.sum())
 
-        return self.trimmed(drift) if self.trim else 1.0
+        strength = self.trimmed(drift) if self.trim else 1.0
+        return strength, self.told(strength)
+
+    def told(self, strength: float) -> str:
+        """What the finished LoRA ships at this strength for."""
+        if 1 - self.trim < strength < 1 + self.trim:
+            return "to be at the drift budget"
+        if strength > 1:
+            return "the most that its trim allows: it still drifts less than the budget, for which it may train longer"
+        return "the least that its trim allows: it still drifts more than the budget"
 
     def trimmed(self, drift: Callable[[float], float]) -> float:
         """The strength at which the drift is the budget: a guess, then one step along the line through two readings

@@ -371,14 +371,14 @@ class Run:
     def finish(self) -> Path:
         """The LoRA at the end, as strong as the methods let it be."""
         with self.as_shipped():
-            strength = math.prod(
-                method.shipped_strength(self.adapter, self.probe) for method in self.regularizers.values()
-            )
+            asked = [method.shipped_strength(self.adapter, self.probe) for method in self.regularizers.values()]
+            strength = math.prod(own for own, _ in asked)
             with self.adapter.rescaled(strength):
                 if self.ranks.first:
                     self._write(self.files.lora)
         if strength != 1:
-            note(self.listener, f"the finished LoRA ships at {strength:.2f} of its strength, to be at the drift budget")
+            why = "; ".join(words for own, words in asked if own != 1)
+            note(self.listener, f"the finished LoRA ships at {strength:.2f} of its strength, {why}")
         return self.files.lora
 
     def not_finite(self, rows: Sequence[Draft | Row], values: Mapping[str, float]) -> NotFinite:
