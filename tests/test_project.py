@@ -31,6 +31,15 @@ def test_silent_it_is_held_by_what_its_kind_was_measured_to_need(kinds: str, hel
     assert list(project(kinds).regularizers.values()) == [held]
 
 
+def test_several_concepts_are_held_one_by_one() -> None:
+    def modes(own: Project) -> list[str]:
+        return [own.prior_of(concept).mode_for(concept.kind) for concept in own.concepts]
+
+    assert modes(project("character style")) == ["match", "random"]
+    assert project("character clothing").ratios() == {"c0": 0.1, "c1": 0.1}
+    assert modes(project("character clothing", prior={"prompts": "none"})) == ["none", "none"]
+
+
 def test_a_method_that_is_named_stands_alone_and_an_empty_section_means_none() -> None:
     assert list(project(regularizers={"l2_to_base": {}}).regularizers) == ["l2_to_base"]
     assert project(regularizers={}).regularizers == {}

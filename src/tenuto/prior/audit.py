@@ -203,9 +203,6 @@ def _together(
 ) -> Iterable[Problem]:
     """What concerns the run as a whole."""
     asked = [plan.concept.name for plan in plans if plan.ratio and plan.mode != "none"]
-    if len(plans) > 1 and asked:
-        what = f"generated prior for {', '.join(asked)}, though several concepts already act as each other's prior"
-        yield Problem("warning", "prior", what, 'keep it only if you mean it; prior.prompts = "none" turns it off')
     if asked and training.weight == 0:
         yield Problem("warning", "prior", "prior rows weigh 0: they change nothing", "set a weight, or ratio = 0")
     names = {plan.concept.name for plan in plans} | {""}

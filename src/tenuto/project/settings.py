@@ -251,12 +251,10 @@ class Project(Settings):
         return self
 
     def prior_of(self, concept: ConceptSettings) -> PriorSettings:
-        """[prior] with the concept's own settings over it. Several concepts are each other's prior unless asked."""
+        """[prior] with the concept's own settings over it. Several concepts are held one by one: they do not stand in
+        for each other's prior (docs/findings.md, two concepts in one project)."""
         own = concept.prior
-        both = self.prior.model_copy(update={name: getattr(own, name) for name in own.model_fields_set} if own else {})
-        if len(self.concepts) > 1 and both.prompts is None:
-            return both.model_copy(update={"prompts": "none"})
-        return both
+        return self.prior.model_copy(update={name: getattr(own, name) for name in own.model_fields_set} if own else {})
 
     def ratios(self) -> dict[str, float]:
         """Prior rows per instance row, by concept; 0 for all when no active regularizer wants prior rows."""
