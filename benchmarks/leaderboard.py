@@ -209,8 +209,8 @@ def strengths_of(
     """Every method's strength, and the methods that hold: on the first set, and on the second, which is asked again
     while a method has a strength left that was not tried there."""
     trial, asked = Trial(first, beside=company()), {PLAIN}
-    while wanted := trial.wanted():
-        asked |= {*wanted}
+    while wanted := {*trial.wanted()} - asked:
+        asked |= wanted
         trial = trial._replace(second=again([entry for entry in candidates if entry.label in asked]))
     chosen, held = {*trial.chosen().values()}, {*trial.holding()}
     return (
