@@ -17,7 +17,7 @@ from tenuto.adapters.onto import save_lora
 from tenuto.data.bank import Bank
 from tenuto.data.dataset import Concept, Item
 from tenuto.evaluation.arms import Arm, Trained
-from tenuto.evaluation.bench import Bench, Wanted, sampler_of, spread
+from tenuto.evaluation.bench import Bench, Wanted, sampler_of
 from tenuto.evaluation.comparison import compare
 from tenuto.evaluation.groups import groups_of_concept
 from tenuto.evaluation.metrics import METRICS
@@ -300,15 +300,6 @@ def test_paths_are_the_samplers_own(tiny_base: Base) -> None:
     alone = bench.paths(wanted[1:], [("far", None)], 4)
     torch.testing.assert_close(alone[0].x_t, states[4].x_t)
     torch.testing.assert_close(alone[3].x_t, states[7].x_t, rtol=1e-4, atol=1e-4)
-
-
-def test_spread_takes_no_state_twice() -> None:
-    path = [(torch.tensor(t), torch.zeros(1)) for t in (999, 700, 400, 100)]
-    assert [int(t) for t, _ in spread(path, 2, 1000)] == [700, 100] or [int(t) for t, _ in spread(path, 2, 1000)] == [
-        700,
-        400,
-    ]
-    assert len(spread(path, 9, 1000)) == 4
 
 
 def test_groups_a_concept_may_change() -> None:
