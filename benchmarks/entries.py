@@ -56,7 +56,7 @@ states they follow from the weight, as in anybody's project."""
 MORE_POOLS = {"prior_preservation": {50: 0.625}}
 """Further pools with their ratios: the article's x50, each image used once. Only where everyone takes part: it is
 dear, and no better than x8 or x25 where it was measured (docs/findings.md)."""
-DEFAULT = "tenuto's default"
+DEFAULT = "default"
 """What a project is held by that names no method: another one for a style."""
 LOWER_RANKS = (4, 2)
 """The second one only where everyone takes part."""

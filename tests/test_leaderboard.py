@@ -15,7 +15,7 @@ from benchmarks import leaderboard
 from benchmarks.board_page import advice, as_board, write_board
 from benchmarks.entries import DEFAULT, TOGETHER, Entry, entries, tried, untried, why_not
 from benchmarks.leaderboard import Place
-from benchmarks.ready import Way, project_on
+from benchmarks.ready import Way, project_on, sweep_on
 from benchmarks.standings import (
     FEWER_STEPS,
     LOWER_WEIGHT,
@@ -74,6 +74,13 @@ def test_every_method_of_the_catalogue_takes_part() -> None:
     assert [(way.methods or {})["trigger_contrast"] for way in (whole, half)] == [
         TriggerContrast(weight=0.4, share=share) for share in (0.1, 0.05)
     ]
+
+
+def test_everyone_can_stand_in_a_sweep(tmp_path: Path) -> None:
+    """Labels are names of arms, and a sweep is particular about those."""
+    ways = {entry.label: entry.way for entry in (*entries(untried()), *tried())}
+    sweep = sweep_on("small", ways, tmp_path, leaderboard.COMPARISON)
+    assert [arm.name for arm in sweep.arms] == list(ways)
 
 
 def test_the_default_is_what_a_project_takes_that_names_no_method(tmp_path: Path) -> None:
