@@ -21,7 +21,7 @@ import typer
 
 from benchmarks.board_page import write_board
 from benchmarks.entries import ADAPTER, Entry, company, entries, tried, untried
-from benchmarks.ready import PLAIN, SEEDS, Way, plain_lora, sweep_on
+from benchmarks.ready import PLAIN, SEEDS, Way, plain_lora, project_on, sweep_on
 from benchmarks.standings import ArmOnBoard, Cell, numbers_of, reasons_of
 from benchmarks.trial import Trial
 from tenuto.cli.cluster import RETRIES, AtOnce, Cpus, Engage, Gpus, On, Retries, engaged
@@ -134,9 +134,10 @@ def run_cell(
 ) -> Cell:
     """Train and compare everyone on one ready set at one seed."""
     name = place.concept
+    trained = trained_as(chosen, name, size)
     sweep = sweep_on(
         name,
-        {entry.label: entry.way for entry in chosen},
+        {entry.label: entry.way for entry in chosen if trained[entry.label] == entry.label},
         size.runs / "data",
         with_second(name, size, listener, stop),
         seeds=(place.seed,),
@@ -157,15 +158,25 @@ def run_cell(
             entry.label: ArmOnBoard(
                 method=entry.method,
                 strength=entry.strength,
-                points=whole.curves[entry.label],
-                numbers=numbers_of(whole.arms[entry.label]),
-                reasons=reasons_of(whole.arms[entry.label]),
+                points=whole.curves[trained[entry.label]],
+                numbers=numbers_of(whole.arms[trained[entry.label]]),
+                reasons=reasons_of(whole.arms[trained[entry.label]]),
             )
             for entry in chosen
         },
         settings={**whole.settings, "second_lora": beside(name)},
         versions=whole.versions,
     )
+
+
+def trained_as(chosen: Sequence[Entry], name: str, size: Size) -> dict[str, str]:
+    """Label -> that of the first entry that is the same training on this set: the default is some method at its own."""
+    first: dict[str, str] = {}
+    projects = {
+        entry.label: project_on(name, entry.way, size.runs, size.comparison, size.training).model_dump_json()
+        for entry in chosen
+    }
+    return {label: first.setdefault(project, label) for label, project in projects.items()}
 
 
 def kept_cell(

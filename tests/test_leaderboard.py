@@ -77,10 +77,19 @@ def test_every_method_of_the_catalogue_takes_part() -> None:
 
 
 def test_everyone_can_stand_in_a_sweep(tmp_path: Path) -> None:
-    """Labels are names of arms, and a sweep is particular about those."""
-    ways = {entry.label: entry.way for entry in (*entries(untried()), *tried())}
-    sweep = sweep_on("small", ways, tmp_path, leaderboard.COMPARISON)
-    assert [arm.name for arm in sweep.arms] == list(ways)
+    """A sweep is particular about the names of its arms, and trains nothing twice."""
+    size = leaderboard.FULL._replace(runs=tmp_path)
+    for everyone in (entries(untried()), tried()):
+        trained = leaderboard.trained_as(everyone, "small", size)
+        ways = {entry.label: entry.way for entry in everyone if trained[entry.label] == entry.label}
+        sweep = sweep_on("small", ways, tmp_path / "data", leaderboard.COMPARISON)
+        assert [arm.name for arm in sweep.arms] == list(ways)
+    alike = leaderboard.trained_as(entries(untried()), "small", size)
+    assert {label: first for label, first in alike.items() if label != first} == {"cached_prior, weight 0.1": DEFAULT}
+    strong = entries({**untried(), "cached_prior": 1.6})
+    assert not [label for label, first in leaderboard.trained_as(strong, "small", size).items() if label != first]
+    kept = leaderboard.trained_as(entries(untried()), "style", size)
+    assert kept["cached_prior, weight 0.1"] == "cached_prior, weight 0.1", "a style has another default"
 
 
 def test_the_default_is_what_a_project_takes_that_names_no_method(tmp_path: Path) -> None:
