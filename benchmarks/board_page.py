@@ -67,7 +67,8 @@ def text(
 
 def advice(found: Sequence[Standing]) -> list[str]:
     """Use this, because: from the numbers alone."""
-    usable = [own for own in found if _gets_there(own) and own.method not in BASELINES]
+    cells = max((own.drift["1"].cells for own in found), default=0)
+    usable = [own for own in found if _gets_there(own, cells) and own.method not in BASELINES]
     usable.sort(key=lambda own: own.drift["1"].value or 0.0)
     if not usable:
         return ["No method gets as strong as the plain LoRA in at least half of the cells."]
@@ -83,9 +84,10 @@ def advice(found: Sequence[Standing]) -> list[str]:
     return lines
 
 
-def _gets_there(own: Standing) -> bool:
+def _gets_there(own: Standing, cells: int) -> bool:
+    """In at least half of the board's cells; who stands in few of them has not shown it."""
     whole = own.drift["1"]
-    return whole.value is not None and 2 * whole.reached >= whole.cells
+    return whole.value is not None and 2 * whole.reached >= cells
 
 
 def _named(own: Standing) -> str:

@@ -269,6 +269,10 @@ def test_the_page_says_what_the_numbers_say(tmp_path: Path) -> None:
     lines = advice(standings(board()))
     assert lines[0].startswith("**Least drift:** `hold` (weight 2), 0.18")
     assert "1.2 times its forwards" in lines[0]
+    cells = board()
+    late = arm("late", "weight 1", points((1.0, 0.6, 0.01)))
+    cells[0] = cells[0].model_copy(update={"arms": {**cells[0].arms, "late, weight 1": late}})
+    assert advice(standings(cells)) == lines, "one cell of four is no advice"
 
 
 def test_before_the_first_cell_the_page_has_the_trial(tmp_path: Path) -> None:
