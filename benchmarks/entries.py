@@ -97,14 +97,14 @@ def tried(only: Sequence[str] | None = None) -> list[Entry]:
 def entries(chosen: Mapping[str, float], only: Sequence[str] | None = None) -> list[Entry]:
     """Everyone on the board: the baselines, and each method at its chosen strength; or just some of the methods, and
     what they have to be better than."""
-    whole = only is None
+    most = None if only is None else 1
     found = [Entry(PLAIN, "", Way())]
-    found += [_plain(f"rank {rank}", adapter={**ADAPTER, "rank": rank}) for rank in LOWER_RANKS[: None if whole else 1]]
+    found += [_plain(f"rank {rank}", adapter={**ADAPTER, "rank": rank}) for rank in LOWER_RANKS[:most]]
     found += [_plain(f"rate {LOWER_RATE:g}", optimizer={"lr": LOWER_RATE})]
-    found += [_plain(kind, adapter={**ADAPTER, **own}) for kind, own in ADAPTERS.items() if whole]
+    found += [_plain(kind, adapter={**ADAPTER, **own}) for kind, own in ADAPTERS.items() if only is None]
     found += [Entry(DEFAULT, "", Way(None, None, None, steps=None))]
     methods = [[*_at(name, chosen[name])] for name in _taking_part(only)]
-    return found + [entry for own in methods for entry in own[: None if whole else 1]]
+    return found + [entry for own in methods for entry in own[:most]]
 
 
 def untried() -> dict[str, float]:

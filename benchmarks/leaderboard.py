@@ -43,7 +43,7 @@ SECOND, INSTEAD = "second-character", "crazy-eyes"
 """The ready set whose plain LoRA every arm is measured beside, and the one that stands in on that set itself."""
 ORDER = (*KEPT_OUT, "head-in-a-jar", "crazy-eyes", "character", "clothing", "small")
 COMPARISON: dict[str, Any] = {**SETTINGS["comparison"], "curve_weights": [0.5, 1.5]}
-TRIALS: dict[str, Any] = {**COMPARISON, "weights": [], "curve_checkpoints": 0}
+TRIAL_COMPARISON: dict[str, Any] = {**COMPARISON, "weights": [], "curve_checkpoints": 0}
 """Enough to read drift at the plain LoRA's concept strength."""
 
 
@@ -73,8 +73,9 @@ class Size(NamedTuple):
     places: tuple[Place, ...]
     """The cells."""
     trials: tuple[Place, ...] = (Place("clothing", 3), Place("head-in-a-jar", 3))
-    """Where strengths are tried: on the validation set and on one other, at a seed of their own. None: they are not."""
-    trial_comparison: Mapping[str, Any] = TRIALS
+    """Where strengths are tried: on the validation set and on one other, at a seed of their own. Empty: they are
+    not."""
+    trial_comparison: Mapping[str, Any] = TRIAL_COMPARISON
     updates: int = SETTINGS["training"]["steps"]
     comparison: Mapping[str, Any] = COMPARISON
 

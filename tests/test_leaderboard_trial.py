@@ -7,7 +7,7 @@ from benchmarks.entries import company
 from benchmarks.standings import Cell
 from benchmarks.trial import Trial
 
-from tests.test_leaderboard import arm, cell, points
+from tests.boards import arm, cell, points
 
 STRONG = (1.5, 0.7, 9.0)
 

@@ -59,6 +59,17 @@ def test_a_drift_budget_from_the_prior_set_to_the_log(tiny_folder: Path, tmp_pat
     assert done[0].setup_forwards == 6 * 3 * 2 + paths * 3 * 2
 
 
+def test_the_controller_watches_all_concepts_by_turns(tiny_folder: Path, tmp_path: Path) -> None:
+    """It steers by the first states: with one concept after the other they would all be of the first one."""
+    one = project(tmp_path, tiny_folder, BUDGET)
+    images = one.concepts[0].images
+    concepts = [{"name": name, "images": str(images), "trigger": word} for name, word in (("c", "zxq"), ("d", "qvx"))]
+    prepared = prepare(project(tmp_path, tiny_folder, BUDGET, concepts=concepts))
+    assert [image.concept for image in prepared.controller.images] == ["c", "d"] * 32
+    assert len({image.prompt for image in prepared.controller.images}) == 64
+    assert {image.concept for image in prepared.plan.images} == {"c", "d"}
+
+
 def test_an_image_with_kept_states_is_good_for_as_many_uses(tiny_folder: Path, tmp_path: Path) -> None:
     prior = {"ratio": 1.0, "sampler": {"steps": 3, "guidance": 3.0}, "store": str(tmp_path / "store")}
     sizes = []

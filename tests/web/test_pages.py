@@ -22,9 +22,9 @@ from tenuto.regularizers.catalogue import REGULARIZERS
 from tenuto.web.jobs import Job
 from tenuto.web.marks import mark_of
 from tenuto.web.views import methods
+from tests.boards import board
 from tests.evaluation.made_up import made_up
 from tests.jobs import plain_pictures
-from tests.test_leaderboard import board
 from tests.web.project import HTML, PROJECT, compared, occupy, table, waiting
 from tests.web.server import Client
 

@@ -305,24 +305,27 @@ def _prompts(
 def _controller(
     project: Project, concepts: Sequence[Concept], items: Sequence[Item], bank: Bank, prior: Sequence[PriorPrompt]
 ) -> PriorPlan:
-    """By turns a prompt near the set and one far from it, none of them a prior prompt (test prompts avoid them)."""
+    """By turns a prompt of each concept, and by turns near its set and far from it: whoever looks at the first few sees
+    some of all. None of them is a prior prompt (test prompts avoid them)."""
     sampler = project.prior_sampler().model_copy(update={"negative": ""})
     if not sampler.guided:  # both answers of the base are needed
         sampler = sampler.model_copy(update={"guidance": SENSOR_GUIDANCE})
     paths = ceil(project.sensor_states() / STATES_READ)
-    prompts: list[PriorPrompt] = []
+    of_each: list[list[PriorPrompt]] = []
     for concept in concepts if paths else ():
         count = ceil(paths / len(concepts))
-        avoid = {own.text for own in (*prior, *prompts)}
+        avoid = {own.text for own in (*prior, *chain.from_iterable(of_each))}
         asks = derive(items, concept, bank, each=count, far=count, seed=project.seed, avoid=avoid, purpose="controller")
         by_turns = chain.from_iterable(zip_longest(asks.near(), asks.rows["far"]))
         chosen = [ask for ask in by_turns if ask][:count]
+        of_each.append([])
         for number in range(count):
             around, place = divmod(number, len(chosen))
             ask = chosen[place]
-            prompts.append(
+            of_each[-1].append(
                 PriorPrompt(ask.bare, f"controller {place}", concept.name, ask.size, around, caption=ask.bare)
             )
+    prompts = list(chain.from_iterable(zip(*of_each, strict=True)))
     return plan_prior(prompts, sampler, seed=project.prior.seed, batch=project.prior.batch)
 
 

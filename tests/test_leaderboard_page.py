@@ -1,0 +1,109 @@
+"""The leaderboard's arithmetic, by hand, and its page."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+from benchmarks import leaderboard
+from benchmarks.board_page import advice, as_board, write_board
+from benchmarks.standings import FEWER_STEPS, LOWER_WEIGHT, Cell, geometric_mean, hypervolume, standings
+from benchmarks.trial import Trial
+
+from tenuto.evaluation.board import Board, plot, shipped_board
+from tests.boards import arm, board, cell, points
+
+
+def test_methods_are_read_at_the_plain_loras_strength_in_every_cell() -> None:
+    found = {own.method: own for own in standings(board())}
+    hold = found["hold"]
+    assert hold.strength == "weight 2"
+    assert hold.kept_out.value == pytest.approx(2 / 8)
+    assert hold.drift["1"].value == pytest.approx(math.sqrt((1 / 8) * (2 / 8)))
+    assert (hold.drift["1"].reached, hold.drift["1"].cells) == (4, 4)
+    low, high = hold.drift["1"].interval or (0, 0)
+    assert 1 / 8 <= low < high <= 2 / 8
+    assert hold.forwards == pytest.approx(1.2)
+    assert hold.as_shipped["usable_weight"] == pytest.approx(1.5), "of the cells that have one"
+    assert (hold.as_shipped["pres"], hold.as_shipped["div"]) == (pytest.approx(0.04), None)
+    tight = found["tight"]
+    assert tight.drift["1"].value is None
+    assert tight.drift["1"].reached == 0
+    assert next(own.method for own in standings(board())) == "hold"
+    assert [own.method for own in standings(board())][-1] == "tight"
+
+
+def test_the_plain_lora_turned_down_is_a_baseline_of_its_own() -> None:
+    found = {own.method: own for own in standings(board())}
+    assert found["plain"].drift["1"].value == pytest.approx(1.0)
+    at_three_quarters = 2.0 + (0.45 - 0.3) / 0.3 * 6.0
+    assert found[LOWER_WEIGHT].drift["0.75"].value == pytest.approx(at_three_quarters / 8.0)
+    assert found[FEWER_STEPS].drift["0.75"].value is None, "there is no earlier checkpoint here"
+    assert found["plain"].as_shipped["additivity"] == pytest.approx(0.5)
+    assert set(found[LOWER_WEIGHT].as_shipped.values()) == {None}, "those were measured at full weight"
+
+
+def test_hypervolume_by_hand() -> None:
+    own = points((1.0, 0.5, 0.0), (1.5, 0.8, 1.0), (2.0, 0.7, 3.0))  # the third is worse than the second
+    assert hypervolume(own) == pytest.approx(0.5 * 1.0 + 0.3 * 0.5)
+    assert hypervolume([]) is None
+    assert geometric_mean([0.5, 2.0]) == pytest.approx(1.0)
+
+
+def test_the_page_says_what_the_numbers_say(tmp_path: Path) -> None:
+    drawing = tmp_path / "leaderboard" / "curves.svg"
+    low = points((1.0, 0.5, 0.5), (1.5, 0.7, 1.5))
+    weak = points((1.0, 0.2, 0.1), (1.5, 0.3, 0.2))
+    first = cell("elsewhere", 3, True, arm("hold", "weight 1", weak), arm("hold", "weight 2", low, forwards=120))
+    trial = Trial(first, cell("other", 3, True, arm("hold", "weight 2", points((1.0, 0.6, 4.0)))))
+    write_board(board(), trial, tmp_path / "leaderboard.md", drawing, tmp_path / "board.json")
+    page = (tmp_path / "leaderboard.md").read_text(encoding="utf-8")
+    assert "(leaderboard/curves.svg)" in page
+    assert "tuned (2 training seeds), kept (kept out) (2 training seeds), 100 updates" in page
+    assert "| hold | weight 2 | 0.18 (" in page
+    assert "| tight | weight 1 | – | 0/4 |" in page
+    assert "`masked_prior` (needs masks" in page
+    assert "elsewhere and other, training seed 3, 100 updates" in page
+    assert "| strength | elsewhere: concept × | drift × | bake × | other: concept × | drift × | bake × |" in page
+    assert "| hold | **weight 2** | 0.83 * | 0.12 | 0.12 | 1.0 * | 0.50 | 0.50 | 1.2 |" in page
+    assert "| hold | weight 1 | 0.33 | – | – | | | | 1.0 |" in page
+    shipped = [row.split(" | ") for row in page.partition("## As shipped")[2].splitlines() if row.startswith("|")]
+    assert shipped[0][-5:] == ["tag compliance", "PRES", "DIV", "usable weight", "additivity error |"]
+    assert shipped[1][0].count("---") == len(shipped[0])
+    plain = next(row for row in shipped if row[0] == "| plain")
+    assert plain[-4:] == ["0.040", "–", "1.5", "0.50 |"]
+    assert {row[0].strip("| ") for row in shipped[2:]} == {"plain", "hold", "tight"}, "no part of the plain LoRA"
+    assert "- **DIV** is empty: it needs two noise seeds." in page
+    assert "**PRES** is empty" not in page
+    assert "quick" not in page
+    svg = drawing.read_bytes()
+    shown = Board.model_validate_json((tmp_path / "board.json").read_text(encoding="utf-8"))
+    assert plot(shown).encode() == svg, "the board that ships draws the same, bit for bit"
+    assert shown.standings == standings(board())
+    assert shown.curves["hold"][-1][0] > 1.0
+    assert b"prefers-color-scheme" in svg
+    lines = advice(standings(board()))
+    assert lines[0].startswith("**Least drift:** `hold` (weight 2), 0.18")
+    assert "1.2 times its forwards" in lines[0]
+    cells = board()
+    late = arm("late", "weight 1", points((1.0, 0.6, 0.01)))
+    cells[0] = cells[0].model_copy(update={"arms": {**cells[0].arms, "late, weight 1": late}})
+    assert advice(standings(cells)) == lines, "one cell of four is no advice"
+
+
+def test_before_the_first_cell_the_page_has_the_trial(tmp_path: Path) -> None:
+    first = cell("elsewhere", 3, True, arm("hold", "weight 1", points((1.0, 0.6, 4.0))))
+    write_board([], Trial(first), tmp_path / "leaderboard.md", tmp_path / "curves.svg", tmp_path / "board.json")
+    page = (tmp_path / "leaderboard.md").read_text(encoding="utf-8")
+    assert "no set yet, but for the trial, 100 updates each" in page
+    assert "| hold | **weight 1** | 1.0 * | 0.50 | 0.50 | 1.0 |" in page
+    assert "At equal concept strength" not in page
+    assert [own.name for own in tmp_path.iterdir()] == ["leaderboard.md"], "there is no board to show"
+
+
+def test_the_board_that_ships_is_that_of_the_docs() -> None:
+    root, size = Path(leaderboard.__file__).parents[1], leaderboard.FULL
+    files = [root / size.results / place.file for place in size.places]
+    found = [Cell.load(file) for file in files if file.is_file()]
+    assert shipped_board() == (as_board(found, standings(found)) if found else None)
