@@ -3,9 +3,9 @@
     python -m benchmarks.light [GROUP ...] [--only NAME]
 
 Groups of ways to hold: `steady` (the default, without and with random strengths; weight strips of three seeds), `holds`
-(kept states, contrast, output preservation; two noise seeds), `styles` (what lets a style be learned). Some ten minutes
-a set and group on two cores; it goes on where it was stopped. Raw numbers are copied to docs/evidence/light/GROUP/, the
-table is printed.
+(kept states, contrast, output preservation; two noise seeds), `styles` (prior images, or the base's own answer at some
+weights). Some ten minutes a set and group on two cores; it goes on where it was stopped. Raw numbers are copied to
+docs/evidence/light/GROUP/, the table is printed.
 """
 
 from __future__ import annotations
@@ -50,12 +50,14 @@ def kept(ratio: float, *more: tuple[str, Regularizer]) -> Way:
     return Way(None, ratio, {"cached_prior": CachedPrior(), **dict(more)}, steps=None)
 
 
+def preserved(weight: float, **training: Any) -> Way:
+    """The base's own answer to every caption without the trigger."""
+    return Way(methods={"output_preservation": OutputPreservation(weight=weight)}, training=training)
+
+
 LIGHT = kept(FEWEST)
 STEADY = kept(FEWEST, ("random_strength", RandomStrength()))
-PRESERVED = Way(
-    methods={"output_preservation": OutputPreservation(weight=1.6)},
-    training={"steps": SETTINGS["training"]["steps"] // 2},
-)
+PRESERVED = preserved(1.6, steps=SETTINGS["training"]["steps"] // 2)
 """In half of the updates: it learns twice as fast."""
 OBJECTS = tuple(name for name, concept in CONCEPTS.items() if concept.kind != "style")
 STYLES = tuple(name for name in CONCEPTS if name not in OBJECTS)
@@ -76,9 +78,9 @@ GROUPS = {
     ),
     "styles": Group(
         {
-            "preserved": PRESERVED,
-            "reg x8": Way(8, 0.5, {"prior_preservation": PriorPreservation()}, steps=8),
-            "reg x2": Way(2, 0.25, {"prior_preservation": PriorPreservation()}, steps=8),
+            "reg": Way(None, None, {"prior_preservation": PriorPreservation()}, steps=None),
+            **{f"preserved {weight:g}": preserved(weight) for weight in (0.1, 0.4, 1.6)},
+            "preserved 1.6, half": PRESERVED,
         },
         STYLES,
         PAIRS,
