@@ -58,6 +58,7 @@ def text(
         chosen={*trial.chosen().values()} if trial else set(),
         advice=advice(found),
         plot=drawing,
+        plain=PLAIN,
         found=found,
         as_shipped=AS_SHIPPED,
         empty=_empty(board, found),

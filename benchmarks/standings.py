@@ -182,6 +182,7 @@ def _read(matches: Sequence[Match]) -> dict[str, Any]:
         "drift": {f"{share:g}": ratios("drift", share) for share in SHARES},
         "kept_out": ratios("drift", chosen=[match for match in matches if not match.tuned]),
         "bake": ratios("bake"),
+        "tag_compliance": reading([match.read("tag_compliance") for match in matches], mean),
         "bleed": reading([match.read("bleed") for match in matches], mean),
         "volume": reading([hypervolume(match.points) for match in matches], mean),
     }

@@ -9,7 +9,10 @@ from tenuto.evaluation.curve import Point
 
 def points(*triples: tuple[float, float, float], steps: int = 100) -> list[Point]:
     """(strength, concept, drift) of the last checkpoint."""
-    return [Point(step=steps, strength=s, seed=0, concept=c, drift=d, bake=d / 10, bleed=0.0) for s, c, d in triples]
+    return [
+        Point(step=steps, strength=s, seed=0, concept=c, drift=d, bake=d / 10, bleed=0.0, tag_compliance=1 - d / 20)
+        for s, c, d in triples
+    ]
 
 
 def arm(method: str, strength: str, own: list[Point], forwards: float = 100.0, **numbers: float | None) -> ArmOnBoard:

@@ -24,6 +24,7 @@ def test_methods_are_read_at_the_plain_loras_strength_in_every_cell() -> None:
     assert (hold.drift["1"].reached, hold.drift["1"].cells) == (4, 4)
     low, high = hold.drift["1"].interval or (0, 0)
     assert 1 / 8 <= low < high <= 2 / 8
+    assert hold.tag_compliance.value == pytest.approx(1 - (1 + 2) / 2 / 20), "itself, not over the plain LoRA's"
     assert hold.forwards == pytest.approx(1.2)
     assert hold.as_shipped["usable_weight"] == pytest.approx(1.5), "of the cells that have one"
     assert (hold.as_shipped["pres"], hold.as_shipped["div"]) == (pytest.approx(0.04), None)
@@ -63,6 +64,7 @@ def test_the_page_says_what_the_numbers_say(tmp_path: Path) -> None:
     assert "tuned (2 training seeds), kept (kept out) (2 training seeds), 100 updates" in page
     assert "| hold | weight 2 | 0.18 (" in page
     assert "| tight | weight 1 | – | 0/4 |" in page
+    assert "over the base's.\n" in page, "all cells have it"
     assert "`masked_prior` (needs masks" in page
     assert "elsewhere and other, training seed 3, 100 updates" in page
     assert "| strength | elsewhere: concept × | drift × | bake × | other: concept × | drift × | bake × |" in page

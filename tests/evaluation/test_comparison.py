@@ -151,7 +151,9 @@ def test_whole_comparison_then_nothing_is_read_twice(
     assert {own["states"] for own in parts.values()} == {3 * settings.states}  # near, far, empty
     assert [(p["step"], p["strength"]) for p in data["curves"]["held"][:3]] == [(1, 1.0), (2, 1.0), (2, 0.5)]
     assert data["curves"]["held"][0]["seconds"] == pytest.approx(8 + 6)
-    assert all(p[name] is not None for p in data["curves"]["held"] for name in ("drift", "bake", "bleed"))
+    assert all(
+        p[name] is not None for p in data["curves"]["held"] for name in ("drift", "bake", "bleed", "tag_compliance")
+    )
     assert (tmp_path / "out" / result.pictures["plain"]["trained"][0]).is_file()
     assert all(torch.equal(v, weights[k]) for k, v in tiny_base.denoiser.state_dict().items())
     assert Comparison.load(tmp_path / "out" / "comparison.json") == result

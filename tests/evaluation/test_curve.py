@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tenuto.evaluation.curve import Point, at_concept, bootstrap, compare_curves, final
+from tenuto.evaluation.curve import Point, at_concept, bootstrap, compare_curves, final, measured
 
 
 def point(step: int, concept: float | None, drift: float | None, strength: float = 1.0, seed: int = 0) -> Point:
@@ -25,6 +25,17 @@ def test_takes_the_lowest_of_checkpoints_and_weights() -> None:
         point(2, 0.7, 0.9, strength=1.5),
     ]
     assert at_concept(points, 0.4).value == pytest.approx(0.15)
+
+
+def test_of_tag_compliance_it_takes_the_highest() -> None:
+    points = [
+        point(step, concept, None, strength).model_copy(update={"tag_compliance": compliance})
+        for step, concept, strength, compliance in ((1, 0.2, 1.0, 1.0), (2, 0.6, 1.0, 0.6), (2, 0.4, 0.5, 0.9))
+    ]
+    assert at_concept(points, 0.4, "tag_compliance").value == pytest.approx(0.9)
+    assert at_concept(points, 0.5, "tag_compliance").value == pytest.approx(0.75)
+    assert at_concept(points, 0.3, "tag_compliance").value == pytest.approx(0.9)
+    assert measured(points) == ["tag_compliance"]
 
 
 def test_does_not_join_points_of_different_kinds() -> None:

@@ -47,6 +47,8 @@ class Standing(Settings):
     """The drift at the whole strength, on concepts that nothing was tuned on."""
     bake: Reading
     """Over the plain LoRA's as shipped, at its strength."""
+    tag_compliance: Reading
+    """There, itself: 1 is the base's."""
     bleed: Reading
     """Itself, not a ratio: it may be 0 or less."""
     volume: Reading

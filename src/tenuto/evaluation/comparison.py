@@ -14,7 +14,7 @@ from tenuto.data.bank import Bank
 from tenuto.data.dataset import Concept, Item
 from tenuto.evaluation.arms import Arm, cells_of, check
 from tenuto.evaluation.bench import Bench, Sampler, sampler_of
-from tenuto.evaluation.curve import Level, Point, Quantity, Ratio, compare_curves
+from tenuto.evaluation.curve import Level, Point, Ratio, compare_curves, measured
 from tenuto.evaluation.encoders import Encoder, Reads
 from tenuto.evaluation.evidence import curve_of, evidence_of
 from tenuto.evaluation.metrics import METRICS
@@ -133,11 +133,10 @@ def _matched(curves: Mapping[str, list[Point]], seed: int) -> list[Ratio]:
     if not all(curves.get(name) for name in ARMS):
         return []
     levels: tuple[Level, ...] = ("weaker", "plain", "held")
-    quantities: tuple[Quantity, ...] = ("drift", "bake")
     return [
         compare_curves(curves["plain"], curves["held"], quantity, tolerance, seed, level)
         for level in levels
-        for quantity in quantities
+        for quantity in measured(curves["plain"])
         for tolerance in (0.02, 0.05)
     ]
 

@@ -1,9 +1,8 @@
 """Comparison at matched concept strength: arms are curves, never single points.
 
-An arm's curve is its points (checkpoint x strength), each with concept strength, drift and bake. The question is what
-the held arm's drift is where its concept is exactly as strong as the plain LoRA's; the answer is read off by straight
-lines
-between neighbouring points, and is "not reached" outside them: nothing is extrapolated.
+An arm's curve is its points (checkpoint x strength), each with concept strength, drift, bake and tag compliance. The
+question is what the held arm's drift is where its concept is exactly as strong as the plain LoRA's; the answer is read
+off by straight lines between neighbouring points, and is "not reached" outside them: nothing is extrapolated.
 """
 
 from __future__ import annotations
@@ -15,7 +14,9 @@ from typing import Literal
 from tenuto.randomness import shuffler
 from tenuto.words import Settings
 
-Quantity = Literal["drift", "bake", "bleed"]
+Quantity = Literal["drift", "bake", "bleed", "tag_compliance"]
+COMPARED: tuple[Quantity, ...] = ("drift", "bake", "tag_compliance")
+"""What arms are compared by where their concepts are equally strong: named as their metrics."""
 Level = Literal["weaker", "plain", "held"]
 """The arm whose concept strength, as shipped, both are compared at; weaker: in each seed the weaker one's, so that
 nothing is chosen by the outcome and hardly a seed is left out."""
@@ -38,6 +39,8 @@ class Point(Settings):
     """Share of other tag groups that change."""
     bleed: float | None = None
     """How much more often the set's own style shows unasked."""
+    tag_compliance: float | None = None
+    """Prompted tags that are still drawn, over the base's."""
     seconds: float | None = None
     """Training time up to this checkpoint."""
     forwards: float | None = None
@@ -80,11 +83,17 @@ def lines(points: Sequence[Point]) -> list[list[Point]]:
     return [full, *(line for line in by_step if len(line) > 1)]
 
 
+def measured(points: Sequence[Point]) -> list[Quantity]:
+    """What arms are compared by, as far as these points have it."""
+    return [name for name in COMPARED if any(getattr(point, name) is not None for point in points)]
+
+
 def at_concept(
     points: Sequence[Point], concept: float, quantity: Quantity = "drift", tolerance: float = 0.02
 ) -> Matched:
-    """The lowest value that the arm's curves have at this concept strength."""
+    """The best value that the arm's curves have at this concept strength: the lowest, of tag compliance the highest."""
     usable = [p for p in points if p.concept is not None and getattr(p, quantity) is not None]
+    best = max if quantity == "tag_compliance" else min
     found: list[float] = []
     for line in lines(usable):
         for left, right in pairwise(line):
@@ -92,13 +101,13 @@ def at_concept(
             if min(a, b) <= concept <= max(a, b):
                 share = (concept - a) / (b - a) if b != a else 1.0
                 y0, y1 = getattr(left, quantity), getattr(right, quantity)
-                found.append(y0 + share * (y1 - y0) if b != a else min(y0, y1))
+                found.append(y0 + share * (y1 - y0) if b != a else best(y0, y1))
     if found:
-        return Matched(at=concept, tolerance=tolerance, value=min(found), how="interpolated")
+        return Matched(at=concept, tolerance=tolerance, value=best(found), how="interpolated")
     close = [p for p in usable if abs(_concept(p) - concept) <= tolerance * abs(concept)]
     if close:
         return Matched(
-            at=concept, tolerance=tolerance, value=min(getattr(p, quantity) for p in close), how="within tolerance"
+            at=concept, tolerance=tolerance, value=best(getattr(p, quantity) for p in close), how="within tolerance"
         )
     return Matched(at=concept, tolerance=tolerance, value=None, how="not reached")
 

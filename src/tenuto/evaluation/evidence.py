@@ -9,6 +9,7 @@ from tenuto.evaluation.arms import Arm, Cell
 from tenuto.evaluation.curve import Point
 from tenuto.evaluation.metrics.bake import bake
 from tenuto.evaluation.metrics.bleed import style_bleed
+from tenuto.evaluation.metrics.compliance import tag_compliance
 from tenuto.evaluation.metrics.concept import concept_strength, gain
 from tenuto.evaluation.metrics.drift import drift
 from tenuto.evaluation.reader import Reader
@@ -152,6 +153,7 @@ def _point(reader: Reader, arm: Arm, cell: Cell, step: int, lora: Path, strength
         drift=drift(evidence).value,
         bake=bake(evidence).value,
         bleed=style_bleed(evidence).value,
+        tag_compliance=tag_compliance(evidence).value,
         seconds=None if run.seconds is None else run.setup_seconds + share * (run.seconds - run.setup_seconds),
         forwards=None if run.forwards is None else run.setup_forwards + share * (run.forwards - run.setup_forwards),
     )

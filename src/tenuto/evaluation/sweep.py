@@ -6,13 +6,12 @@ from typing import Any
 
 from pydantic import Field
 
-from tenuto.evaluation.curve import Quantity, Ratio, compare_curves
+from tenuto.evaluation.curve import Ratio, compare_curves, measured
 from tenuto.evaluation.record import ArmNumbers, Comparison, Sealed
 from tenuto.words import Settings
 
 FORMAT = 1
 TOLERANCE = 0.05
-QUANTITIES: tuple[Quantity, ...] = ("drift", "bake")
 
 
 class ArmRecord(Settings):
@@ -73,7 +72,10 @@ def on_concept(comparison: Comparison, reference: str, folder: str, elsewhere: C
         folder=folder,
         arms=comparison.arms,
         matched={
-            arm: [compare_curves(curves[reference], curves[arm], quantity, TOLERANCE) for quantity in QUANTITIES]
+            arm: [
+                compare_curves(curves[reference], curves[arm], quantity, TOLERANCE)
+                for quantity in measured(curves[reference])
+            ]
             for arm in comparison.arms
             if reference in curves and arm != reference
         },

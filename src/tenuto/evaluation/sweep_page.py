@@ -53,16 +53,22 @@ class Table:
 
 
 def table_of(result: SweepResult, concept: str) -> Table:
-    """Law 2's three numbers, the metrics, and drift and bake against the reference at equal concept strength."""
+    """Law 2's three numbers, the metrics, and beside those that arms are compared by the same against the reference at
+    equal concept strength."""
     on = result.concepts[concept]
     measured = [name for name in MEASURED if name not in absent(on)]
     columns = ["pool", "ratio", "weight", "updates"]
     for name in measured:
         columns.append(WORDS[name].name)
-        columns += [f"{WORDS[name].name} at equal concept"] if name in ("drift", "bake") and on.matched else []
+        columns += [f"{WORDS[name].name} at equal concept"] if name in _compared(on) else []
     records = {record.name: record for record in result.arms}
     rows = {arm: _row(records[arm], on, concept, measured, result.reference) for arm in on.arms}
     return Table(tuple(columns), rows)
+
+
+def _compared(on: OnConcept) -> set[str]:
+    """The metrics by which arms are compared at equal concept strength."""
+    return {ratio.quantity for ratios in on.matched.values() for ratio in ratios}
 
 
 def absent(on: OnConcept) -> dict[str, str]:
@@ -92,7 +98,7 @@ def _row(record: ArmRecord, on: OnConcept, concept: str, measured: Sequence[str]
         else:
             seeds = [number_text(value, name).split(" (")[0] for value in number.per_seed if value is not None]
             cells.append(Cell(number_text(number.mean, name), " · ".join(seeds) if len(seeds) > 1 else ""))
-        if name in ("drift", "bake") and on.matched:
+        if name in _compared(on):
             cells.append(_against(on, record.name, reference, name))
     return cells
 

@@ -129,9 +129,9 @@ def bake_by_group(comparison: Comparison) -> list[dict[str, Any]]:
 def matched_lines(comparison: Comparison) -> list[str]:
     lines = []
     for ratio in comparison.matched:
-        what = "Drift" if ratio.quantity == "drift" else "Bake"
         within = f"{ratio.tolerance:.0%}".replace("%", " %")
-        start = f"{what}, held over plain, at the {ratio.level} LoRA's concept strength (within {within}): "
+        where = f"at the {ratio.level} LoRA's concept strength (within {within})"
+        start = f"{WORDS[ratio.quantity].name}, held over plain, {where}: "
         if ratio.mean is None:
             lines.append(start + "not reached. No number is made up beyond the curve.")
             continue
