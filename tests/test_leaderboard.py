@@ -84,7 +84,7 @@ def test_the_default_is_what_a_project_takes_that_names_no_method(tmp_path: Path
     (default,) = (entry.way for entry in entries(untried()) if entry.method == DEFAULT)
     held = {name: project_on(name, default, tmp_path, leaderboard.COMPARISON) for name in ("clothing", "style")}
     assert {name: list(own.regularizers) for name, own in held.items()} == {
-        "clothing": ["cached_prior"], "style": ["prior_preservation"],
+        "clothing": ["cached_prior"], "style": ["output_preservation"],
     }  # fmt: skip
     assert held["clothing"].prior.model_fields_set == {"sampler"}, "pool and ratio follow"
 

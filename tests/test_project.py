@@ -9,12 +9,15 @@ import pytest
 from tenuto.files import parse_toml
 from tenuto.project.file import make_project
 from tenuto.project.settings import USES, Project
+from tenuto.regularizers.base import Regularizer
 from tenuto.regularizers.cached_prior import CachedPrior
-from tenuto.regularizers.prior_preservation import PriorPreservation
+from tenuto.regularizers.output_preservation import OutputPreservation
 
 
 def project(kinds: str = "concept", **more: Any) -> Project:
-    concepts = [{"name": f"c{n}", "kind": kind, "images": "p"} for n, kind in enumerate(kinds.split())]
+    concepts = [
+        {"name": f"c{n}", "kind": kind, "images": "p", "trigger": f"word{n}"} for n, kind in enumerate(kinds.split())
+    ]
     return make_project({"concepts": concepts, **more}, "test")
 
 
@@ -23,12 +26,19 @@ def project(kinds: str = "concept", **more: Any) -> Project:
     [
         ("concept", CachedPrior()),
         ("character clothing", CachedPrior()),
-        ("style", PriorPreservation()),
-        ("character style", PriorPreservation()),
+        ("style", OutputPreservation()),
+        ("character style", OutputPreservation()),
     ],
 )
-def test_silent_it_is_held_by_what_its_kind_was_measured_to_need(kinds: str, held: CachedPrior) -> None:
+def test_silent_it_is_held_by_what_its_kind_was_measured_to_need(kinds: str, held: Regularizer) -> None:
     assert list(project(kinds).regularizers.values()) == [held]
+
+
+def test_a_style_is_held_by_pictures_where_something_has_no_trigger_or_pictures_are_asked_for() -> None:
+    concepts = [{"name": f"c{n}", "kind": "style", "images": "p", "trigger": word} for n, word in enumerate(("x", ""))]
+    assert list(make_project({"concepts": concepts}, "test").regularizers) == ["prior_preservation"]
+    for prior in ({"per_image": 8}, {"ratio": 0.5}, {"folders": [{"path": "reg"}]}):
+        assert list(project("style", prior=prior).regularizers) == ["prior_preservation"]
 
 
 def test_several_concepts_are_held_one_by_one() -> None:

@@ -176,5 +176,5 @@ class Draft:
         where another method is, for naming one leaves out those that are not named."""
         reg, methods = "ratio" in self.table.get("prior", {}), self.table.get("regularizers", {})
         if "prior_preservation" not in methods and (reg or methods):
-            kinds = [own.get("kind", "concept") for own in self.table.get("concepts", ())]
-            self.table["regularizers"] = methods | {name: {} for name in usual_hold(kinds, reg=reg)}
+            concepts = [(own.get("kind", "concept"), own.get("trigger", "")) for own in self.table.get("concepts", ())]
+            self.table["regularizers"] = methods | {name: {} for name in usual_hold(concepts, reg=reg)}

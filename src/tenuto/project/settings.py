@@ -29,6 +29,7 @@ from tenuto.project.wording import nearest
 from tenuto.regularizers.base import Regularizer
 from tenuto.regularizers.cached_prior import CachedPrior
 from tenuto.regularizers.catalogue import REGULARIZERS
+from tenuto.regularizers.output_preservation import OutputPreservation
 from tenuto.regularizers.prior_preservation import PriorPreservation
 from tenuto.training.settings import TrainingSettings
 from tenuto.words import Kind, Settings
@@ -198,22 +199,30 @@ def _method(named: Any) -> Any:
     return fields if isinstance(fields, Regularizer) else REGULARIZERS[name].model_validate(fields)
 
 
-def usual_hold(kinds: Iterable[Kind], *, reg: bool = False) -> dict[str, Regularizer]:
-    """What a project that names no regularizer is held by: what was measured to do best (docs/findings.md).
+def usual_hold(
+    concepts: Iterable[tuple[Kind, str]], *, reg: bool = False, pictures: bool = False
+) -> dict[str, Regularizer]:
+    """What a project that names no regularizer is held by: what was measured to do best (docs/findings.md) for concepts
+    of these kinds and triggers.
 
-    Every state of a prior image shows how the base draws, so that a style is hardly learned beside kept states. The
-    user's own reg pictures have none, and are used as everywhere.
+    Every state of a prior image shows how the base draws, so that a style is hardly learned beside kept states; with a
+    trigger it is held where it is not called, unless somebody asks for prior `pictures`. The user's own `reg` pictures
+    have no states, and are used as everywhere.
     """
-    if reg or "style" in kinds:
-        return {"prior_preservation": PriorPreservation()}
-    return {"cached_prior": CachedPrior()}
+    kinds, triggers = zip(*concepts, strict=True)
+    if not reg and "style" not in kinds:
+        return {"cached_prior": CachedPrior()}
+    if all(triggers) and not (reg or pictures):
+        return {"output_preservation": OutputPreservation()}
+    return {"prior_preservation": PriorPreservation()}
 
 
 def _usual(concepts: Sequence[ConceptSettings], prior: PriorSettings | None) -> dict[str, Regularizer]:
     if prior and prior.ratio == 0:
         return {}
     reg = prior is not None and any(folder.use == "prior" for folder in prior.folders)
-    return usual_hold((concept.kind for concept in concepts), reg=reg)
+    pictures = prior is not None and (prior.asks_for_pool() or prior.ratio is not None)
+    return usual_hold([(concept.kind, concept.trigger) for concept in concepts], reg=reg, pictures=pictures)
 
 
 class Project(Settings):
@@ -230,8 +239,9 @@ class Project(Settings):
     regularizers: dict[str, Annotated[SerializeAsAny[Regularizer], BeforeValidator(_method)]] = Field(
         default_factory=lambda known: _usual(known.get("concepts", ()), known.get("prior"))
     )
-    """What holds the base. Unset: cached_prior, or prior_preservation where a style is learned or reg pictures of one's
-    own are given; nothing where prior.ratio is 0."""
+    """What holds the base. Unset: cached_prior; where a style is learned output_preservation, or prior_preservation
+    where not everything has a trigger or prior pictures are asked for, as it is where reg pictures of one's own are
+    given; nothing where prior.ratio is 0."""
     training: TrainingSettings = TrainingSettings()
     arms: ArmsSettings = ArmsSettings()
     comparison: ComparisonSettings = ComparisonSettings()
