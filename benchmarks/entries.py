@@ -58,6 +58,8 @@ MORE_POOLS = {"prior_preservation": {50: 0.625}}
 dear, and no better than x8 or x25 where it was measured (docs/findings.md)."""
 DEFAULT = "default"
 """What a project is held by that names no method: another one for a style."""
+LIGHT = "cached_prior, light"
+"""What a project without a trigger is held by that names no method."""
 LOWER_RANKS = (4, 2)
 """The second one only where everyone takes part."""
 LOWER_RATE = 5e-4
@@ -103,6 +105,7 @@ def entries(chosen: Mapping[str, float], only: Sequence[str] | None = None) -> l
     found += [_plain(f"rate {LOWER_RATE:g}", optimizer={"lr": LOWER_RATE})]
     found += [_plain(kind, adapter={**ADAPTER, **own}) for kind, own in ADAPTERS.items() if only is None]
     found += [Entry(DEFAULT, "", Way(None, None, None, steps=None))]
+    found += [Entry(LIGHT, "weight 0.1", Way(None, None, {"cached_prior": CachedPrior(weight=0.1)}, steps=None))]
     methods = [[*_at(name, chosen[name])] for name in _taking_part(only)]
     return found + [entry for own in methods for entry in own[:most]]
 

@@ -24,14 +24,21 @@ def project(kinds: str = "concept", **more: Any) -> Project:
 @pytest.mark.parametrize(
     ("kinds", "held"),
     [
-        ("concept", CachedPrior()),
-        ("character clothing", CachedPrior()),
-        ("style", OutputPreservation()),
-        ("character style", OutputPreservation()),
+        ("concept", [CachedPrior(), OutputPreservation(share=0.05)]),
+        ("character clothing", [CachedPrior(), OutputPreservation(share=0.05)]),
+        ("style", [OutputPreservation()]),
+        ("character style", [OutputPreservation()]),
     ],
 )
-def test_silent_it_is_held_by_what_its_kind_was_measured_to_need(kinds: str, held: Regularizer) -> None:
-    assert list(project(kinds).regularizers.values()) == [held]
+def test_silent_it_is_held_by_what_its_kind_was_measured_to_need(kinds: str, held: list[Regularizer]) -> None:
+    assert list(project(kinds).regularizers.values()) == held
+
+
+def test_what_has_no_trigger_is_held_where_the_bases_pictures_are() -> None:
+    concepts = [{"name": f"c{n}", "images": "p", "trigger": word} for n, word in enumerate(("x", ""))]
+    own = make_project({"concepts": concepts}, "test")
+    assert list(own.regularizers) == ["cached_prior"]
+    assert own.ratios() == {"c0": 0.1, "c1": 0.1}
 
 
 def test_a_style_is_held_by_pictures_where_something_has_no_trigger_or_pictures_are_asked_for() -> None:
@@ -46,7 +53,7 @@ def test_several_concepts_are_held_one_by_one() -> None:
         return [own.prior_of(concept).mode_for(concept.kind) for concept in own.concepts]
 
     assert modes(project("character style")) == ["match", "random"]
-    assert project("character clothing").ratios() == {"c0": 0.1, "c1": 0.1}
+    assert project("character clothing").ratios() == {"c0": 0.05, "c1": 0.05}
     assert modes(project("character clothing", prior={"prompts": "none"})) == ["none", "none"]
 
 
@@ -55,7 +62,9 @@ def test_a_method_that_is_named_stands_alone_and_an_empty_section_means_none() -
     assert project(regularizers={}).regularizers == {}
     assert project(prior={"ratio": 0}).regularizers == {}
     assert list(project(prior={"folders": [{"path": "reg"}]}).regularizers) == ["prior_preservation"]
-    assert list(project(prior={"folders": [{"path": "more", "use": "instance"}]}).regularizers) == ["cached_prior"]
+    assert list(project(prior={"folders": [{"path": "more", "use": "instance"}]}).regularizers) == [
+        "cached_prior", "output_preservation",
+    ]  # fmt: skip
     assert project(prior={"ratio": 0.0}).ratios() == {"c0": 0.0}
 
 

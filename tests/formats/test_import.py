@@ -117,7 +117,7 @@ def test_an_option_file(tmp_path: Path) -> None:
     assert project.training.clip_norm == 1e9, "0 is off"
     assert "one rank" in said(found, "conv_dim")
     assert "there were no reg pictures" in said(found, "prior_loss_weight")
-    assert project.ratios() == {"sks dog": 0.1}, "as in any project of ours"
+    assert project.ratios() == {"sks dog": 0.05}, "as in any project of ours"
 
 
 def test_folders(tmp_path: Path) -> None:
@@ -264,9 +264,10 @@ def test_methods_are_carried_and_never_push_the_prior_out(
     write_all(tmp_path)
     (tmp_path / "a.sh").write_text(f"train_network.py --train_data_dir=train --network_dim=4 {options}")
     found = import_project(tmp_path / "a.sh", tmp_path)
-    assert found.project["regularizers"] == {method: settings, "cached_prior": {}}
+    usual = {"cached_prior": {}, "output_preservation": {"share": 0.05}}
+    assert found.project["regularizers"] == {method: settings, **usual}
     (tmp_path / "p.toml").write_text(found.to_toml())
-    assert set(load_project(tmp_path / "p.toml").regularizers) == {method, "cached_prior"}
+    assert set(load_project(tmp_path / "p.toml").regularizers) == {method, *usual}
     (tmp_path / "a.sh").write_text(
         f"train_network.py --train_data_dir=train --reg_data_dir=reg --network_dim=4 {options}"
     )

@@ -177,4 +177,7 @@ class Draft:
         reg, methods = "ratio" in self.table.get("prior", {}), self.table.get("regularizers", {})
         if "prior_preservation" not in methods and (reg or methods):
             concepts = [(own.get("kind", "concept"), own.get("trigger", "")) for own in self.table.get("concepts", ())]
-            self.table["regularizers"] = methods | {name: {} for name in usual_hold(concepts, reg=reg)}
+            usual = usual_hold(concepts, reg=reg)
+            self.table["regularizers"] = methods | {
+                name: method.model_dump(mode="json", exclude_unset=True) for name, method in usual.items()
+            }

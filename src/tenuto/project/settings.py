@@ -96,8 +96,8 @@ class PriorSettings(PromptSettings):
     than one a picture, of every bucket some."""
     ratio: NonNegativeFloat | None = None
     """Prior rows per instance row; any number. Where updates get less than one, each counts more (up to 8 times).
-    Unset: 0.5, or 1 where a pool of pictures is asked for; for cached_prior half its weight (from 0.1 to 1), beside
-    drift_controller at least 0.5."""
+    Unset: 0.5, or 1 where a pool of pictures is asked for; for cached_prior half its weight (from 0.1 to 1), half of
+    that beside output_preservation or trigger_contrast, beside drift_controller at least 0.5."""
     sampler: PriorSampler = PriorSampler()
     """How prior images are sampled from the base."""
     seed: int = 0
@@ -199,22 +199,30 @@ def _method(named: Any) -> Any:
     return fields if isinstance(fields, Regularizer) else REGULARIZERS[name].model_validate(fields)
 
 
+LIGHT = 0.05
+"""Share of the instance rows on which output_preservation looks after a concept, beside cached_prior."""
+
+
 def usual_hold(
     concepts: Iterable[tuple[Kind, str]], *, reg: bool = False, pictures: bool = False
 ) -> dict[str, Regularizer]:
     """What a project that names no regularizer is held by: what was measured to do best (docs/findings.md) for concepts
     of these kinds and triggers.
 
-    Every state of a prior image shows how the base draws, so that a style is hardly learned beside kept states; with a
-    trigger it is held where it is not called, unless somebody asks for prior `pictures`. The user's own `reg` pictures
-    have no states, and are used as everywhere.
+    What has a trigger is held where the base's pictures are and, not called, where the user's are. Every state of a
+    prior image shows how the base draws, so that a style is hardly learned beside kept states: it is held by the latter
+    alone, or, where somebody asks for prior `pictures`, by those. The user's own `reg` pictures have no states, and are
+    used as everywhere.
     """
     kinds, triggers = zip(*concepts, strict=True)
-    if not reg and "style" not in kinds:
-        return {"cached_prior": CachedPrior()}
-    if all(triggers) and not (reg or pictures):
+    called = all(triggers)
+    if reg or ("style" in kinds and (pictures or not called)):
+        return {"prior_preservation": PriorPreservation()}
+    if "style" in kinds:
         return {"output_preservation": OutputPreservation()}
-    return {"prior_preservation": PriorPreservation()}
+    if not called:
+        return {"cached_prior": CachedPrior()}
+    return {"cached_prior": CachedPrior(), "output_preservation": OutputPreservation(share=LIGHT)}
 
 
 def _usual(concepts: Sequence[ConceptSettings], prior: PriorSettings | None) -> dict[str, Regularizer]:
@@ -239,9 +247,10 @@ class Project(Settings):
     regularizers: dict[str, Annotated[SerializeAsAny[Regularizer], BeforeValidator(_method)]] = Field(
         default_factory=lambda known: _usual(known.get("concepts", ()), known.get("prior"))
     )
-    """What holds the base. Unset: cached_prior; where a style is learned output_preservation, or prior_preservation
-    where not everything has a trigger or prior pictures are asked for, as it is where reg pictures of one's own are
-    given; nothing where prior.ratio is 0."""
+    """What holds the base. Unset: cached_prior and, where everything has a trigger, output_preservation on a twentieth
+    of the rows; where a style is learned the latter alone on all of them, or prior_preservation where prior pictures
+    are asked for or something has no trigger, as where reg pictures of one's own are given; nothing where prior.ratio
+    is 0."""
     training: TrainingSettings = TrainingSettings()
     arms: ArmsSettings = ArmsSettings()
     comparison: ComparisonSettings = ComparisonSettings()
@@ -278,7 +287,8 @@ class Project(Settings):
             return prior.ratio
         if prior.asks_for_pool() and not self._states_of_all():
             return 1.0
-        return max(method.usual_ratio() for method in self._active())
+        helped = any(method.needs_trigger() for method in self._active())  # held where the user's pictures are as well
+        return max((helped and method.fewest_ratio()) or method.usual_ratio() for method in self._active())
 
     def sampler(self) -> SamplerSettings:
         """How pictures are sampled that are looked at."""

@@ -140,7 +140,8 @@ class Regularizer(Settings):
         return USUAL_RATIO if self.needs_prior() else 0.0
 
     def fewest_ratio(self) -> float:
-        """Prior rows per instance row below which its weight is known to drown what is learned; 0: none is known."""
+        """Prior rows per instance row below which its weight is known to drown what is learned, and enough beside a
+        method that holds where the user's pictures are; 0: none is known."""
         return 0.0
 
     def needs_trigger(self) -> bool:
