@@ -33,7 +33,7 @@ def test_a_preset_is_a_project(name: str) -> None:
     project = load_project(path)
     assert path.read_text().startswith("# ")
     assert project.base.model.endswith(".safetensors")
-    assert project.ratios() == {"my-character": 0.1}
+    assert project.ratios() == {"my-character": 0.05}, "held as any project that names no method"
     assert project.prior_sampler().steps == 8
     assert (project.base.clip_skip == 2) == (name == "nai")
     assert (project.base.prediction, project.base.zero_terminal_snr) == (

@@ -29,9 +29,10 @@ class CachedPrior(Distilled):
     A share of the rows is fresh: noise on the finished prior image and the base asked anew, which fills the gaps
     between the sampler's steps. A share of the kept ones is held without the prompt: what guidance multiplies.
 
-    When   always, but for styles: a project that names no method is held by this one. At weight 0.1, with a tenth as
-           many prior rows as rows of yours, for a quarter more work than a plain LoRA's; towards weight 1, with half
-           as many, some four times as well, at three times the work.
+    When   always, but for styles: a project that names no method is held by this one and, where it has a trigger, by
+           `output_preservation` on a twentieth of the rows. Alone at weight 0.1, with a tenth as many prior rows as
+           rows of yours, for a quarter more work than a plain LoRA's; towards weight 1, with half as many, some four
+           times as well, at three times the work.
     Paper  our own; relatives are Drift Correction, arXiv:2410.14159, and dark experience replay, arXiv:2004.07211.
     Cost   per prior row one forward and backward; fresh ones also one forward of the base. States cost nothing to make
            and, each, three latents in half precision on disk.
