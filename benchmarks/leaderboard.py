@@ -37,11 +37,11 @@ from tenuto.regularizers.catalogue import REGULARIZERS
 from tenuto.words import TenutoError
 from tenuto.work.sweep import run_sweep
 
-KEPT_OUT = ("second-character", "style")
-"""Ready sets that no default was ever tuned on."""
+KEPT_OUT = ("second-character", "small")
+"""Ready sets that no default was chosen on. `style` was one until that of a style was."""
 SECOND, INSTEAD = "second-character", "crazy-eyes"
 """The ready set whose plain LoRA every arm is measured beside, and the one that stands in on that set itself."""
-ORDER = (*KEPT_OUT, "head-in-a-jar", "crazy-eyes", "character", "clothing", "small")
+ORDER = (*KEPT_OUT, "style", "head-in-a-jar", "crazy-eyes", "character", "clothing")
 COMPARISON: dict[str, Any] = {**SETTINGS["comparison"], "curve_weights": [0.5, 1.5]}
 TRIAL_COMPARISON: dict[str, Any] = {**COMPARISON, "weights": [], "curve_checkpoints": 0}
 """Enough to read drift at the plain LoRA's concept strength."""
