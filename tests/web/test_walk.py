@@ -189,9 +189,9 @@ def test_the_whole_way(browser: Browser, page: Page, workspace: Path) -> None:
     assert browser.driver.find_elements("css selector", ".prompts .tag.gone")[0].text == "jorbik"
     browser.slide("input[name=weight]", 1)
     shown = "return document.querySelector('input[name=ratio]').closest('label').querySelector('output').textContent"
-    browser.until(lambda: browser.run(shown) == "0.5", what="the ratio, which follows the weight where none is set")
+    browser.until(lambda: browser.run(shown) == "0.25", what="the ratio, which follows the weight where none is set")
     browser.press("2\nPrior")
-    browser.until(lambda: browser.run(shown) != "0.5", what="the project's own numbers again")
+    browser.until(lambda: browser.run(shown) != "0.25", what="the project's own numbers again")
     browser.slide("input[name=ratio]", 0.5)
     browser.until(lambda: browser.find("[data-cost-images]").text not in ("", images), what="another cost")
     browser.press("Keep these numbers")

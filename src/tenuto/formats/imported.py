@@ -13,7 +13,7 @@ from tenuto.data.images import EXTENSIONS
 from tenuto.files import write_text
 from tenuto.formats.sections import dumps
 from tenuto.project.file import make_project
-from tenuto.project.settings import usual_hold
+from tenuto.project.settings import as_tables, usual_hold
 
 Table = dict[str, Any]
 WIDTH = 116
@@ -177,7 +177,4 @@ class Draft:
         reg, methods = "ratio" in self.table.get("prior", {}), self.table.get("regularizers", {})
         if "prior_preservation" not in methods and (reg or methods):
             concepts = [(own.get("kind", "concept"), own.get("trigger", "")) for own in self.table.get("concepts", ())]
-            usual = usual_hold(concepts, reg=reg)
-            self.table["regularizers"] = methods | {
-                name: method.model_dump(mode="json", exclude_unset=True) for name, method in usual.items()
-            }
+            self.table["regularizers"] = methods | as_tables(usual_hold(concepts, reg=reg))

@@ -225,6 +225,11 @@ def usual_hold(
     return {"cached_prior": CachedPrior(), "output_preservation": OutputPreservation(share=LIGHT)}
 
 
+def as_tables(methods: Mapping[str, Regularizer]) -> dict[str, dict[str, Any]]:
+    """Methods as a project file names them: with the settings that somebody chose."""
+    return {name: method.model_dump(mode="json", exclude_unset=True) for name, method in methods.items()}
+
+
 def _usual(concepts: Sequence[ConceptSettings], prior: PriorSettings | None) -> dict[str, Regularizer]:
     if prior and prior.ratio == 0:
         return {}

@@ -15,7 +15,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from tenuto.project.file import make_project
-from tenuto.project.settings import ConceptSettings, Project
+from tenuto.project.settings import ConceptSettings, Project, as_tables
 from tenuto.project.wording import settings_in
 from tenuto.regularizers.catalogue import REGULARIZERS
 from tenuto.web.labels import LABELS
@@ -90,7 +90,7 @@ def _annotated(name: str) -> type[BaseModel]:
 
 def _methods(table: Mapping[str, Any]) -> Section:
     given = table.get("regularizers")
-    there = given if given is not None else {name: {} for name in make_project(table, "the form").regularizers}
+    there = given if given is not None else as_tables(make_project(table, "the form").regularizers)
     inner = tuple(
         _section(f"regularizers.{name}", method, there.get(name, {}), name, optional=True, there=name in there)
         for name, method in REGULARIZERS.items()

@@ -7,6 +7,7 @@ from functools import lru_cache
 from starlette.responses import Response
 
 from tenuto.evaluation.board import Board, plot, shipped_board
+from tenuto.project.settings import as_tables
 from tenuto.regularizers.catalogue import REGULARIZERS
 from tenuto.regularizers.explained import explain
 from tenuto.web.core import Answer, Call
@@ -47,7 +48,7 @@ def add_method(call: Call, body: Method) -> Answer:
         raise TenutoError(f"{body.name[:40]}: no such method")
     with place.changing() as table:
         there = table.get("regularizers")
-        own = {name: {} for name in call.project.regularizers} if there is None else dict(there)
+        own = as_tables(call.project.regularizers) if there is None else dict(there)
         table["regularizers"] = own | {body.name: own.get(body.name, {})}
         place.save(table, call.studio.roots)
     return {"say": f"{place.key} now uses {body.name}", "go": f"/p/{place.key}/settings#regularizers.{body.name}"}

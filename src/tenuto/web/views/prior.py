@@ -12,7 +12,7 @@ from tenuto.data.captions import split_tags
 from tenuto.data.tags import plain
 from tenuto.prior.prompts import PriorPrompt
 from tenuto.project.file import project_in
-from tenuto.project.settings import Project
+from tenuto.project.settings import Project, as_tables
 from tenuto.web.core import Answer, Call
 from tenuto.web.marks import Change
 from tenuto.web.outlook import Seen
@@ -134,6 +134,6 @@ def _with(table: dict[str, Any], project: Project, body: Numbers) -> dict[str, A
     table["prior"] = {name: value for name, value in prior.items() if value is not None}
     name, _ = weighed(project)
     if name and body.weight is not None:
-        methods = table.setdefault("regularizers", {})
+        methods = table.setdefault("regularizers", as_tables(project.regularizers))
         methods[name] = methods.get(name, {}) | {"weight": body.weight}
     return table
