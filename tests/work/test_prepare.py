@@ -16,7 +16,7 @@ from tests.jobs import CONCEPT, plain_pictures
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ("training.epochs=100000000", r"3.3e\+08 rows are trained"),
+        ("training.epochs=100000000", r"3.15e\+08 rows are trained"),
         (f"training.epochs={10**400}", "rows are trained"),
         ("training.steps=1000000000", "rows are trained"),
         ("concepts.0.repeats=1000000000", "rows are trained"),
