@@ -12,6 +12,7 @@ from tenuto.project.settings import USES, Project
 from tenuto.regularizers.base import Regularizer
 from tenuto.regularizers.cached_prior import CachedPrior
 from tenuto.regularizers.output_preservation import OutputPreservation
+from tenuto.words import TenutoError
 
 
 def project(kinds: str = "concept", **more: Any) -> Project:
@@ -32,6 +33,11 @@ def project(kinds: str = "concept", **more: Any) -> Project:
 )
 def test_silent_it_is_held_by_what_its_kind_was_measured_to_need(kinds: str, held: list[Regularizer]) -> None:
     assert list(project(kinds).regularizers.values()) == held
+
+
+def test_without_a_concept_the_error_is_that_there_is_none() -> None:
+    with pytest.raises(TenutoError, match="concepts"):
+        make_project({"concepts": []}, "test")
 
 
 def test_what_has_no_trigger_is_held_where_the_bases_pictures_are() -> None:

@@ -209,13 +209,13 @@ def usual_hold(
     """What a project that names no regularizer is held by: what was measured to do best (docs/findings.md) for concepts
     of these kinds and triggers.
 
-    What has a trigger is held where the base's pictures are and, not called, where the user's are. Every state of a
-    prior image shows how the base draws, so that a style is hardly learned beside kept states: it is held by the latter
+    What has a trigger is held both where the base's pictures are and, uncalled, where the user's are. Every state of a
+    prior image shows how the base draws, so that a style is hardly learned beside kept states: it is held uncalled
     alone, or, where somebody asks for prior `pictures`, by those. The user's own `reg` pictures have no states, and are
     used as everywhere.
     """
-    kinds, triggers = zip(*concepts, strict=True)
-    called = all(triggers)
+    learned = list(concepts)
+    kinds, called = {kind for kind, _ in learned}, all(trigger for _, trigger in learned)
     if reg or ("style" in kinds and (pictures or not called)):
         return {"prior_preservation": PriorPreservation()}
     if "style" in kinds:
