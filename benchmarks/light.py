@@ -2,7 +2,7 @@
 
     python -m benchmarks.light [GROUP ...] [--only NAME]
 
-Groups of ways to hold: `steady` (the default, without and with random strengths; weight strips of three seeds), `holds`
+Groups of ways to hold: `steady` (kept states, without and with random strengths; weight strips of three seeds), `holds`
 (kept states, contrast, output preservation; two noise seeds), `styles` (prior images, or the base's own answer at some
 weights). Some ten minutes a set and group on two cores; it goes on where it was stopped. Raw numbers are copied to
 docs/evidence/light/GROUP/, the table is printed.

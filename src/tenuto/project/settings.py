@@ -199,8 +199,8 @@ def _method(named: Any) -> Any:
     return fields if isinstance(fields, Regularizer) else REGULARIZERS[name].model_validate(fields)
 
 
-LIGHT = 0.05
-"""Share of the instance rows on which output_preservation looks after a concept, beside cached_prior."""
+UNCALLED = 0.05
+"""Share of the instance rows that output_preservation asks for without the trigger, beside cached_prior."""
 
 
 def usual_hold(
@@ -222,7 +222,7 @@ def usual_hold(
         return {"output_preservation": OutputPreservation()}
     if not called:
         return {"cached_prior": CachedPrior()}
-    return {"cached_prior": CachedPrior(), "output_preservation": OutputPreservation(share=LIGHT)}
+    return {"cached_prior": CachedPrior(), "output_preservation": OutputPreservation(share=UNCALLED)}
 
 
 def as_tables(methods: Mapping[str, Regularizer]) -> dict[str, dict[str, Any]]:
