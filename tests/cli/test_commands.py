@@ -106,6 +106,9 @@ def test_plan_and_audit(project: Path) -> None:
     report = json.loads(out)
     assert status == 0
     assert report["concepts"][0]["pool"] == 6
+    assert "held by prior_prediction (weight 2)" in report["arithmetic"]
+    _, out, _ = call("audit", str(project), "--json", "--set", "prior.ratio=0", "--set", "regularizers={}")
+    assert "no regularization" in json.loads(out)["arithmetic"]
     status, out, errors = call("prior", "show", str(project))
     assert status == 0, errors
     assert Path("prior.html").read_text().count("<img") == 6

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
+
+from tenuto.regularizers.base import Regularizer
 
 SECTIONS = ("When", "Paper", "Cost", "Avoid")
 
@@ -20,6 +23,12 @@ def explain(method: type[Any]) -> dict[str, Any]:
         field: {"default": _plain(info), "about": info.description or ""} for field, info in method.model_fields.items()
     }
     return {"summary": first, "about": about, **notes, "settings": settings}
+
+
+def held_by(methods: Mapping[str, Regularizer]) -> str:
+    """What holds an arm, in a line."""
+    told = ", ".join(f"{name} (weight {method.weight:g})" for name, method in methods.items())
+    return f"held by {told}" if told else "no regularization"
 
 
 def _split(text: str) -> tuple[str, dict[str, str]]:

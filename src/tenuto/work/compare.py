@@ -19,6 +19,7 @@ from tenuto.files import parse_json
 from tenuto.memory import make_room
 from tenuto.project.settings import BaseSettings, Project
 from tenuto.ranks import ALONE, Ranks
+from tenuto.regularizers.explained import held_by
 from tenuto.training.journal import Journal
 from tenuto.words import Stopped, TenutoError
 from tenuto.work.header import results_header
@@ -198,15 +199,10 @@ def _raise_if(asked: bool) -> None:
 def arm_of(project: Project, done: Sequence[Done]) -> Arm:
     """The trainings of one arm, as the comparison takes them."""
     name, methods = done[0].training.arm, done[0].training.regularizers
-    about = (
-        "held by " + ", ".join(f"{n} (weight {m.weight:g})" for n, m in methods.items())
-        if methods
-        else "no regularization"
-    )
     settings = project.training.model_dump(mode="json") | {
         "regularizers": {n: m.model_dump(mode="json") for n, m in methods.items()}
     }
-    return Arm(name, tuple(_trained(each) for each in done), about, settings)
+    return Arm(name, tuple(_trained(each) for each in done), held_by(methods), settings)
 
 
 def _trained(done: Done) -> Trained:

@@ -28,6 +28,7 @@ from tenuto.prior.audit import AuditReport, ConceptPlan, TrainingPlan, audit
 from tenuto.prior.plan import PriorPlan, plan_prior
 from tenuto.prior.prompts import PriorPrompt, derive_prompts, partial_filters, thinned
 from tenuto.project.settings import BaseSettings, ConceptSettings, Project
+from tenuto.regularizers.explained import held_by
 from tenuto.training.probe import STATES_READ
 from tenuto.words import TenutoError
 from tenuto.work.memory import Memory
@@ -368,6 +369,8 @@ def audited(prepared: Outlook) -> AuditReport:
         usage=usage(prepared.updates(images, prepared.ratios, project.seed), images) if drawable else None,
         partial=partial_filters(prepared.prompts, project.prior),
     )
+    active = {name: method for name, method in project.regularizers.items() if method.active()}
+    report = replace(report, sentences=(*report.sentences, held_by(active)))
     return replace(report, memory=tuple(memory.sentences())) if memory else report
 
 
