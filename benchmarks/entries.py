@@ -146,7 +146,7 @@ def company() -> dict[str, str]:
     """The methods that are measured beside another one -> the label of that one alone."""
     (name,) = COMPANY
     alone = next(_at(name, COMPANY[name].weight)).label
-    return {own: alone for own in REGULARIZERS if _lonely(REGULARIZERS[own]())}
+    return {own: alone for own in REGULARIZERS if REGULARIZERS[own]().idle_alone()}
 
 
 def why_not(name: str) -> str | None:
@@ -163,7 +163,7 @@ def _at(name: str, value: float) -> Iterator[Entry]:
         return
     field = SWEPT[name][0] if name in SWEPT else "weight"
     own = {name: REGULARIZERS[name].model_validate({**ALONE.get(name, {}), field: value})}
-    together = {**(COMPANY if _lonely(own[name]) else {}), **own}
+    together = {**(COMPANY if own[name].idle_alone() else {}), **own}
     for more, pool in _pools(name, together).items():
         yield Entry(name + more, f"{field} {value:g}", pool._replace(methods=together), name, value)
 
@@ -183,10 +183,6 @@ def _pools(name: str, together: Mapping[str, Regularizer]) -> dict[str, Way]:
         return {"": Way(None, None, steps=None)}
     more = MORE_POOLS.get(name, {})
     return {f", x{pool}" if more else "": Way(pool, ratio) for pool, ratio in {POOL: RATIO, **more}.items()}
-
-
-def _lonely(method: Regularizer) -> bool:
-    return method.needs_company() or (method.needs_sensor() > 0 and not method.holds())
 
 
 def _allowed(method: type[Regularizer], settings: dict[str, Any]) -> bool:

@@ -11,6 +11,7 @@ from tenuto.project.file import make_project
 from tenuto.project.settings import USES, Project
 from tenuto.regularizers.base import Regularizer
 from tenuto.regularizers.cached_prior import CachedPrior
+from tenuto.regularizers.catalogue import REGULARIZERS
 from tenuto.regularizers.output_preservation import OutputPreservation
 from tenuto.words import TenutoError
 
@@ -74,6 +75,19 @@ def test_a_method_that_is_named_stands_alone_and_an_empty_section_means_none() -
     assert project(prior={"ratio": 0.0}).ratios() == {"c0": 0.0}
 
 
+@pytest.mark.parametrize("kinds", ["character", "style", "character style"])
+@pytest.mark.parametrize("name", ["drift_controller", "caption_dropout", "overdriven_prior"])
+def test_a_method_that_does_nothing_alone_stands_beside_what_holds_anyhow(kinds: str, name: str) -> None:
+    """So that a budget is one number."""
+    usual = project(kinds).regularizers
+    own = project(kinds, regularizers={name: {}})
+    assert own.regularizers == usual | {name: REGULARIZERS[name]()}
+    assert Project.model_validate(own.model_dump(mode="json")) == own
+    with_other = project(kinds, regularizers={name: {}, "l2_to_base": {}}).regularizers
+    assert [*with_other] == [name, "l2_to_base"], "whoever names one that holds says what holds"
+    assert [*project(kinds, regularizers={name: {}}, prior={"ratio": 0}).regularizers] == [name]
+
+
 @pytest.mark.parametrize(
     ("methods", "ratio"),
     [
@@ -87,6 +101,7 @@ def test_a_method_that_is_named_stands_alone_and_an_empty_section_means_none() -
         ({"cached_prior": {}, "prior_preservation": {"weight": 0}}, 0.1),
         ({"cached_prior": {}, "drift_controller": {}}, 0.5),
         ({"cached_prior": {}, "drift_controller": {"weight": 0}}, 0.1),
+        ({"drift_controller": {}}, 0.5),
         ({"l2_to_base": {}}, 0.0),
         ({"gram_penalty": {}, "drift_controller": {}}, 0.0),
     ],

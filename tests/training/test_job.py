@@ -105,7 +105,7 @@ def test_what_is_finished_is_left_as_it_is(tiny_folder: Path, tmp_path: Path) ->
     ("methods", "more", "message"),
     [
         ({"masked_prior": {}}, {}, r"masked_prior: needs masks.*data\.alpha"),
-        ({"drift_controller": {}}, {}, "no other method has one"),
+        ({"drift_controller": {}}, {"ratio": 0}, "no other method has one"),
         ({"caption_dropout": {}, "l2_to_base": {}}, {}, "no method has any"),
         ({"cached_prior": {}}, {"captions": "class"}, r"cached_prior: kept states.*prior\.captions"),
     ],

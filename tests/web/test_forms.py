@@ -56,6 +56,22 @@ def test_an_untouched_form_changes_nothing(preset: Path) -> None:
     assert Project.model_validate(table_of(sent(table), table)) == Project.model_validate(table)
 
 
+@pytest.mark.parametrize("named", [(), ("drift_controller",)], ids=["silent", "a budget"])
+def test_what_holds_it_unnamed_is_ticked(named: tuple[str, ...]) -> None:
+    table = {"concepts": [{"name": "a", "images": "p", "trigger": "word"}]}
+    if named:
+        table["regularizers"] = {name: {"budget": 0.2} for name in named}
+    assert {*sent(table)["regularizers"]} == {"cached_prior", "output_preservation", *named}
+    assert Project.model_validate(table_of(sent(table), table)) == Project.model_validate(table)
+
+
+def test_a_project_with_an_error_in_it_can_be_put_right() -> None:
+    wrong = {**SMALL, "seed": "many", "regularizers": {"max_norm": {}}}
+    assert sent(wrong)["regularizers"] == ["max_norm"]
+    assert judged(table_of({**sent(wrong), "seed": "3"}, wrong)) == {}
+    assert sent({**SMALL, "seed": "many"})["regularizers"] == []
+
+
 def test_values_go_in_and_out() -> None:
     values: dict[str, str | list[str]] = {
         "training.optimizer.lr": "5e-4",

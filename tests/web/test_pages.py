@@ -70,13 +70,20 @@ def test_a_ratio_that_is_not_set_follows_the_weight(page: Client, workspace: Pat
     assert page.post("/p/p/numbers", {"weight": 1, "ratio": 0.25}).json["ratio"] == 0.25
 
 
-def test_what_held_it_unnamed_goes_on_holding_it(page: Client, workspace: Path) -> None:
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [("", {}), ("[regularizers.drift_controller]\nbudget = 0.2\n", {"drift_controller": {"budget": 0.2}})],
+    ids=["silent", "a budget"],
+)
+def test_what_held_it_unnamed_goes_on_holding_it(
+    text: str, named: dict[str, dict[str, float]], page: Client, workspace: Path
+) -> None:
     silent, _, _ = PROJECT.partition("[regularizers")
-    usual = {"cached_prior": {}, "output_preservation": {"share": 0.05}}
-    (workspace / "p.toml").write_text(silent)
+    usual = {"cached_prior": {}, "output_preservation": {"share": 0.05}, **named}
+    (workspace / "p.toml").write_text(silent + text)
     page.post("/p/p/numbers", {"weight": 0.5, "keep": True, "seen": page.seen()})
     assert table(workspace)["regularizers"] == usual | {"cached_prior": {"weight": 0.5}}
-    (workspace / "p.toml").write_text(silent)
+    (workspace / "p.toml").write_text(silent + text)
     assert page.post("/p/p/method", {"name": "max_norm"}).status == 200
     assert table(workspace)["regularizers"] == usual | {"max_norm": {}}
 

@@ -14,6 +14,7 @@ from pydantic import (
     NonNegativeInt,
     PositiveInt,
     SerializeAsAny,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -255,10 +256,19 @@ class Project(Settings):
     """What holds the base. Unset: cached_prior and, where everything has a trigger, output_preservation on a twentieth
     of the rows; where a style is learned the latter alone on all of them, or prior_preservation where prior pictures
     are asked for or something has no trigger, as where reg pictures of one's own are given; nothing where prior.ratio
-    is 0."""
+    is 0. The same where those that are named do nothing alone: `[regularizers.drift_controller]` and a `budget` are
+    enough."""
     training: TrainingSettings = TrainingSettings()
     arms: ArmsSettings = ArmsSettings()
     comparison: ComparisonSettings = ComparisonSettings()
+
+    @field_validator("regularizers")
+    @classmethod
+    def _accompanied(cls, own: dict[str, Regularizer], info: ValidationInfo) -> dict[str, Regularizer]:
+        """Methods that do nothing alone stand beside what holds a project that names none."""
+        if not own or not all(method.idle_alone() for method in own.values()):
+            return own
+        return _usual(info.data.get("concepts", ()), info.data.get("prior")) | own
 
     @field_validator("regularizers", mode="before")
     @classmethod

@@ -152,6 +152,10 @@ class Regularizer(Settings):
         """Whether it works only through other methods' prior rows."""
         return False
 
+    def idle_alone(self) -> bool:
+        """Whether it does nothing as the only method: it changes others' prior rows, or chooses their weights."""
+        return self.needs_company() or (self.needs_sensor() > 0 and not self.holds())
+
     def needs_masks(self) -> bool:
         """Whether it makes no sense without masks (concepts.masks, or pictures' transparency)."""
         return False

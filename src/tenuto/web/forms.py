@@ -19,6 +19,7 @@ from tenuto.project.settings import ConceptSettings, Project, as_tables
 from tenuto.project.wording import settings_in
 from tenuto.regularizers.catalogue import REGULARIZERS
 from tenuto.web.labels import LABELS
+from tenuto.words import TenutoError
 
 Kind = Literal["text", "number", "flag", "choice", "choices", "list"]
 Table = dict[str, Any]
@@ -88,9 +89,17 @@ def _annotated(name: str) -> type[BaseModel]:
     return model
 
 
+def methods_in(table: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """A project's methods as its file would name them, what it is held by unnamed among them; while something in it is
+    wrong, those that it names."""
+    try:
+        return as_tables(make_project(table, "the project").regularizers)
+    except TenutoError:
+        return dict(table.get("regularizers", {}))
+
+
 def _methods(table: Mapping[str, Any]) -> Section:
-    given = table.get("regularizers")
-    there = given if given is not None else as_tables(make_project(table, "the form").regularizers)
+    there = methods_in(table)
     inner = tuple(
         _section(f"regularizers.{name}", method, there.get(name, {}), name, optional=True, there=name in there)
         for name, method in REGULARIZERS.items()

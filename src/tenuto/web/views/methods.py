@@ -7,10 +7,10 @@ from functools import lru_cache
 from starlette.responses import Response
 
 from tenuto.evaluation.board import Board, plot, shipped_board
-from tenuto.project.settings import as_tables
 from tenuto.regularizers.catalogue import REGULARIZERS
 from tenuto.regularizers.explained import explain
 from tenuto.web.core import Answer, Call
+from tenuto.web.forms import methods_in
 from tenuto.web.places import places
 from tenuto.words import Settings, TenutoError
 
@@ -47,8 +47,7 @@ def add_method(call: Call, body: Method) -> Answer:
     if body.name not in REGULARIZERS:
         raise TenutoError(f"{body.name[:40]}: no such method")
     with place.changing() as table:
-        there = table.get("regularizers")
-        own = as_tables(call.project.regularizers) if there is None else dict(there)
+        own = methods_in(table)
         table["regularizers"] = own | {body.name: own.get(body.name, {})}
         place.save(table, call.studio.roots)
     return {"say": f"{place.key} now uses {body.name}", "go": f"/p/{place.key}/settings#regularizers.{body.name}"}

@@ -134,6 +134,6 @@ def _with(table: dict[str, Any], project: Project, body: Numbers) -> dict[str, A
     table["prior"] = {name: value for name, value in prior.items() if value is not None}
     name, _ = weighed(project)
     if name and body.weight is not None:
-        methods = table.setdefault("regularizers", as_tables(project.regularizers))
-        methods[name] = methods.get(name, {}) | {"weight": body.weight}
+        methods = as_tables(project.regularizers)
+        table["regularizers"] = methods | {name: methods[name] | {"weight": body.weight}}
     return table
