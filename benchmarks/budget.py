@@ -1,18 +1,20 @@
 """How well a drift budget is kept, on prompts that neither the training nor its controller has seen.
 
-    python -m benchmarks.budget [--only NAME] [--seeds N]
+    python -m benchmarks.budget [GROUP ...] [--only NAME] [--seeds N]
 
-`cached_prior` under `drift_controller`, and `output_preservation` under it with half of the updates; the demo's
-settings, each ready set at each budget and training seed, and the drift of the shipped LoRA at far more test prompts
-than the demo reads. Four minutes a set and seed on two cores; it goes on where it was stopped. Raw numbers are copied
-to docs/evidence/budget/, the table is printed.
+Groups of what stands under `drift_controller`: `default` (what holds where nothing but a budget is named), `alone`
+(`cached_prior`, and `output_preservation` with half of the updates). The demo's settings, each ready set at each budget
+and training seed, and the drift of the shipped LoRA at far more test prompts than the demo reads. Two minutes a set,
+seed and method on two cores; it goes on where it was stopped. Raw numbers are copied to docs/evidence/budget/GROUP/,
+the tables are printed.
 """
 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import typer
 
@@ -22,9 +24,11 @@ from tenuto.cli.guard import guarded
 from tenuto.cli.screen import Screen
 from tenuto.evaluation.record import ArmNumbers, Comparison
 from tenuto.pocket.concepts import CONCEPTS
+from tenuto.regularizers.base import Regularizer
 from tenuto.regularizers.cached_prior import CachedPrior
 from tenuto.regularizers.drift_controller import DriftController
 from tenuto.regularizers.output_preservation import OutputPreservation
+from tenuto.words import TenutoError
 from tenuto.work.processes import SideBySide
 from tenuto.work.sweep import run_sweep
 
@@ -32,7 +36,6 @@ RUNS, RESULTS = Path("runs/budget"), Path("docs/evidence/budget")
 BUDGETS = (0.1, 0.3)
 ASKED = 0.15
 """How far off a drift may be, as a share of the budget."""
-SETS = tuple(name for name, concept in CONCEPTS.items() if concept.kind != "style")  # kept states teach no style
 COMPARISON: dict[str, Any] = {
     **SETTINGS["comparison"], "prompts": 2, "drift_prompts": 64, "weights": [], "curve_checkpoints": 0,
 }  # fmt: skip
@@ -41,51 +44,71 @@ HALF = {"steps": SETTINGS["training"]["steps"] // 2}
 """Who asks the base at each of the user's own pictures learns twice as fast."""
 
 
-def ways() -> dict[tuple[str, float], Way]:
-    """(what holds, budget) -> the way."""
-    return {
-        (name, budget): Way(None, None, {name: method, "drift_controller": DriftController(budget=budget)}, more, None)
-        for name, method, more in (
-            ("cached_prior", CachedPrior(), {}),
-            ("output_preservation", OutputPreservation(), HALF),
-        )
-        for budget in BUDGETS
-    }
+class Held(NamedTuple):
+    """What stands under the budget."""
+
+    methods: Mapping[str, Regularizer] = {}
+    training: Mapping[str, Any] = {}
+
+    def way(self, budget: float) -> Way:
+        methods = {**self.methods, "drift_controller": DriftController(budget=budget)}
+        return Way(None, None, methods, self.training, steps=None)
 
 
-def label(name: str, budget: float) -> str:
-    """Of an arm."""
-    return f"{name}, budget {budget:g}"
+GROUPS: Mapping[str, Mapping[str, Held]] = {
+    "default": {"default": Held()},
+    "alone": {
+        "cached_prior": Held({"cached_prior": CachedPrior()}),
+        "output_preservation": Held({"output_preservation": OutputPreservation()}, HALF),
+    },
+}
+
+
+def arms(group: str) -> dict[tuple[str, float], str]:
+    """(what holds, budget) -> the arm's name."""
+    return {(name, budget): f"{name}, budget {budget:g}" for name in GROUPS[group] for budget in BUDGETS}
+
+
+def sets(group: str) -> list[str]:
+    """Kept states alone teach no style."""
+    return [name for name, concept in CONCEPTS.items() if group == "default" or concept.kind != "style"]
 
 
 def main(
+    groups: Annotated[list[str] | None, typer.Argument(help=f"Which: {', '.join(GROUPS)}; none: all.")] = None,
     only: Annotated[list[str] | None, typer.Option(help="Just these ready sets.")] = None,
     seeds: Annotated[int, typer.Option(help="Training seeds.")] = len(SEEDS),
 ) -> None:
     """Ctrl-C and the same command go on. Delete a set's JSON to measure it anew."""
     with guarded() as stop, Screen() as screen:
-        RESULTS.mkdir(parents=True, exist_ok=True)
-        arms = {label(*named): way for named, way in ways().items()}
-        for name in only or SETS:
-            if not (numbers := RESULTS / f"{name}.json").is_file():
+        if strange := set(groups or ()) - set(GROUPS):
+            raise TenutoError(f"{min(strange)}: no such group; there are: {', '.join(GROUPS)}")
+        for group in groups or GROUPS:
+            ways = {arm: GROUPS[group][held].way(budget) for (held, budget), arm in arms(group).items()}
+            results, runs = RESULTS / group, RUNS / group
+            results.mkdir(parents=True, exist_ok=True)
+            for name in sets(group):
+                if (only and name not in only) or (numbers := results / f"{name}.json").is_file():
+                    continue
                 sweep = sweep_on(
-                    name, arms, RUNS / "data", COMPARISON, seeds=range(seeds), training=TRAINING, about="budgets"
+                    name, ways, RUNS / "data", COMPARISON, seeds=range(seeds), training=TRAINING, about="budgets"
                 )
-                done = run_sweep(sweep, RUNS / name, screen, stop, SideBySide(2))
-                shutil.copy(RUNS / name / done.concepts[name].folder / "comparison.json", numbers)
-    table()
+                done = run_sweep(sweep, runs / name, screen, stop, SideBySide(2))
+                shutil.copy(runs / name / done.concepts[name].folder / "comparison.json", numbers)
+    for group in groups or GROUPS:
+        table(group)
 
 
-def table() -> None:
+def table(group: str) -> None:
     """What was asked and what came out, seed by seed."""
     print(
         "| set | held by | budget | off by | drift on test prompts | near | far | concept | forwards |\n|" + "---|" * 9
     )
     errors = []
-    for file in sorted(RESULTS.glob("*.json")):
+    for file in sorted((RESULTS / group).glob("*.json")):
         found = Comparison.load(file)
-        for name, budget in ways():
-            own = found.arms[label(name, budget)]
+        for (name, budget), arm in arms(group).items():
+            own = found.arms[arm]
             off = [value / budget - 1 for value in own["drift"].per_seed if value is not None]
             errors += off
             print(

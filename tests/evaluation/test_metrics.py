@@ -322,7 +322,14 @@ class TestAdditivity:  # no. 25
         assert self.error((0.1, 0.7), (0.3, -0.2), (0.9, 0.4)) == self.error((0.3, -0.2), (0.1, 0.7), (0.9, 0.4))
         value = additivity(Evidence(pairs=(Pair(1, 2, 3), Pair(5, 0, 1))))
         assert value.value == 4 / 8
-        assert value.detail == {"share": 6 / 8, "states": 2}
+        assert value.detail == {"share": 6 / 8, "states": 2, "disturbed": 4 / 2}
+
+    def test_a_strong_one_hides_what_it_does_to_a_weak_one(self) -> None:
+        strong = additivity(Evidence(pairs=(Pair(99, 1, 1),)))
+        weak = additivity(Evidence(pairs=(Pair(1, 1, 0.1),)))
+        assert (strong.value, strong.detail["disturbed"]) == (0.01, 1)
+        assert (weak.value, weak.detail["disturbed"]) == (0.05, 0.1)
+        assert "disturbed" not in additivity(Evidence(pairs=(Pair(1, 0, 0),))).detail
 
     def test_says_why_not(self) -> None:
         assert additivity(Evidence(missing={"second": "no second LoRA was named"})).reason == "no second LoRA was named"
