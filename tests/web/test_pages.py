@@ -71,15 +71,18 @@ def test_a_ratio_that_is_not_set_follows_the_weight(page: Client, workspace: Pat
 
 
 @pytest.mark.parametrize(
-    ("text", "named"),
-    [("", {}), ("[regularizers.drift_controller]\nbudget = 0.2\n", {"drift_controller": {"budget": 0.2}})],
+    ("text", "share", "named"),
+    [
+        ("", 0.05, {}),
+        ("[regularizers.drift_controller]\nbudget = 0.2\n", 0.25, {"drift_controller": {"budget": 0.2}}),
+    ],
     ids=["silent", "a budget"],
 )
 def test_what_held_it_unnamed_goes_on_holding_it(
-    text: str, named: dict[str, dict[str, float]], page: Client, workspace: Path
+    text: str, share: float, named: dict[str, dict[str, float]], page: Client, workspace: Path
 ) -> None:
     silent, _, _ = PROJECT.partition("[regularizers")
-    usual = {"cached_prior": {}, "output_preservation": {"share": 0.05}, **named}
+    usual = {"cached_prior": {}, "output_preservation": {"share": share}, **named}
     (workspace / "p.toml").write_text(silent + text)
     page.post("/p/p/numbers", {"weight": 0.5, "keep": True, "seen": page.seen()})
     assert table(workspace)["regularizers"] == usual | {"cached_prior": {"weight": 0.5}}

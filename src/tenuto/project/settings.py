@@ -98,7 +98,7 @@ class PriorSettings(PromptSettings):
     ratio: NonNegativeFloat | None = None
     """Prior rows per instance row; any number. Where updates get less than one, each counts more (up to 8 times).
     Unset: 0.5, or 1 where a pool of pictures is asked for; for cached_prior half its weight (from 0.1 to 1), half of
-    that beside output_preservation or trigger_contrast, beside drift_controller at least 0.5."""
+    that beside output_preservation or trigger_contrast, under drift_controller at least 0.5 (0.25)."""
     sampler: PriorSampler = PriorSampler()
     """How prior images are sampled from the base."""
     seed: int = 0
@@ -200,17 +200,18 @@ def _method(named: Any) -> Any:
     return fields if isinstance(fields, Regularizer) else REGULARIZERS[name].model_validate(fields)
 
 
-UNCALLED = 0.05
-"""Share of the instance rows that output_preservation asks for without the trigger, beside cached_prior."""
-
-
 def usual_hold(
-    concepts: Iterable[tuple[Kind, str]], *, reg: bool = False, pictures: bool = False
+    concepts: Iterable[tuple[Kind, str]],
+    *,
+    reg: bool = False,
+    pictures: bool = False,
+    beside: Iterable[Regularizer] = (),
 ) -> dict[str, Regularizer]:
-    """What a project that names no regularizer is held by: what was measured to do best (docs/findings.md) for concepts
-    of these kinds and triggers.
+    """What a project that names no regularizer is held by, or none but those `beside` it: what was measured to do best
+    (docs/findings.md) for concepts of these kinds and triggers.
 
-    What has a trigger is held both where the base's pictures are and, uncalled, where the user's are. Every state of a
+    What has a trigger is held both where the base's pictures are and, uncalled, where the user's are, on as many rows
+    here as there: few, and more of them where a drift budget may raise what they count. Every state of a
     prior image shows how the base draws, so that a style is hardly learned beside kept states: it is held uncalled
     alone, or, where somebody asks for prior `pictures`, by those. The user's own `reg` pictures have no states, and are
     used as everywhere.
@@ -223,7 +224,8 @@ def usual_hold(
         return {"output_preservation": OutputPreservation()}
     if not called:
         return {"cached_prior": CachedPrior()}
-    return {"cached_prior": CachedPrior(), "output_preservation": OutputPreservation(share=UNCALLED)}
+    uncalled = max(method.fewest_ratio() for method in (CachedPrior(), *beside) if method.active())
+    return {"cached_prior": CachedPrior(), "output_preservation": OutputPreservation(share=uncalled)}
 
 
 def as_tables(methods: Mapping[str, Regularizer]) -> dict[str, dict[str, Any]]:
@@ -231,12 +233,15 @@ def as_tables(methods: Mapping[str, Regularizer]) -> dict[str, dict[str, Any]]:
     return {name: method.model_dump(mode="json", exclude_unset=True) for name, method in methods.items()}
 
 
-def _usual(concepts: Sequence[ConceptSettings], prior: PriorSettings | None) -> dict[str, Regularizer]:
+def _usual(
+    concepts: Sequence[ConceptSettings], prior: PriorSettings | None, beside: Iterable[Regularizer] = ()
+) -> dict[str, Regularizer]:
     if prior and prior.ratio == 0:
         return {}
     reg = prior is not None and any(folder.use == "prior" for folder in prior.folders)
     pictures = prior is not None and (prior.asks_for_pool() or prior.ratio is not None)
-    return usual_hold([(concept.kind, concept.trigger) for concept in concepts], reg=reg, pictures=pictures)
+    learned = [(concept.kind, concept.trigger) for concept in concepts]
+    return usual_hold(learned, reg=reg, pictures=pictures, beside=beside)
 
 
 class Project(Settings):
@@ -257,7 +262,7 @@ class Project(Settings):
     of the rows; where a style is learned the latter alone on all of them, or prior_preservation where prior pictures
     are asked for or something has no trigger, as where reg pictures of one's own are given; nothing where prior.ratio
     is 0. The same where those that are named do nothing alone: `[regularizers.drift_controller]` and a `budget` are
-    enough."""
+    enough, and the twentieth is a quarter then."""
     training: TrainingSettings = TrainingSettings()
     arms: ArmsSettings = ArmsSettings()
     comparison: ComparisonSettings = ComparisonSettings()
@@ -268,7 +273,7 @@ class Project(Settings):
         """Methods that do nothing alone stand beside what holds a project that names none."""
         if not own or not all(method.idle_alone() for method in own.values()):
             return own
-        return _usual(info.data.get("concepts", ()), info.data.get("prior")) | own
+        return _usual(info.data.get("concepts", ()), info.data.get("prior"), own.values()) | own
 
     @field_validator("regularizers", mode="before")
     @classmethod

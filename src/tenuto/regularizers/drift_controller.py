@@ -84,6 +84,9 @@ class DriftController(Regularizer):
         """What weights may rise to wants the rows that a weight of 1 has."""
         return 0.5
 
+    def fewest_ratio(self) -> float:
+        return self.usual_ratio() / 2
+
     def needs_trait(self) -> Trait | None:
         return "product" if self.trim else None
 
