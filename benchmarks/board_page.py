@@ -8,14 +8,16 @@ from pathlib import Path
 
 from jinja2 import Environment, StrictUndefined
 
-from benchmarks.entries import why_not
+from benchmarks.entries import DEFAULT, why_not
 from benchmarks.ready import PLAIN
 from benchmarks.standings import (
     AS_SHIPPED,
     FEWER_STEPS,
     LOWER_WEIGHT,
     Cell,
+    Duel,
     curve,
+    duels,
     standings,
 )
 from benchmarks.trial import HOLDS, STRONG_ENOUGH, Trial
@@ -47,6 +49,7 @@ def text(
     board: Sequence[Cell], trial: Trial | None, found: Sequence[Standing], shown: Board | None, drawing: str
 ) -> str:
     """The page."""
+    beside = duels(board, DEFAULT)
     environment = Environment(undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True)
     environment.filters |= {"told": Reading.told, "short": short}
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
@@ -56,7 +59,9 @@ def text(
         trial=trial,
         tried=trial.methods() if trial else {},
         chosen={*trial.chosen().values()} if trial else set(),
-        advice=advice(found),
+        advice=[*advice(found), *better(beside)],
+        default=DEFAULT,
+        beside=beside,
         plot=drawing,
         plain=PLAIN,
         found=found,
@@ -85,13 +90,31 @@ def advice(found: Sequence[Standing]) -> list[str]:
     return lines
 
 
+def better(beside: Sequence[Duel]) -> list[str]:
+    """Who leaves less drift than the default wherever both get that strong, and beyond chance; or that nobody does."""
+    found = [own for own in beside if own.drift.interval and own.drift.interval[1] < 1]
+    lines = [
+        f"Less drift than the default where both get that strong: {_named(own)}, {own.drift.told()} of it in "
+        f"{_cells(own.drift.reached)}, for {short(own.forwards)} times its forwards; in {_cells(own.missed)} the "
+        f"default alone gets there, in {_cells(own.alone)} this one."
+        for own in found
+    ]
+    cheap = any(own.forwards is not None and own.forwards <= 1 for own in found)
+    nobody = "Nobody leaves less drift than the default for as little work, beyond chance."
+    return lines + [nobody] * (bool(beside) and not cheap)
+
+
+def _cells(number: int) -> str:
+    return f"{number} cell{'s' * (number != 1)}"
+
+
 def _gets_there(own: Standing, cells: int) -> bool:
     """In at least half of the board's cells; who stands in few of them has not shown it."""
     whole = own.drift["1"]
     return whole.value is not None and 2 * whole.reached >= cells
 
 
-def _named(own: Standing) -> str:
+def _named(own: Standing | Duel) -> str:
     return f"`{own.method}`" + (f" ({own.strength})" if own.strength else "")
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from pydantic import Field
 
@@ -125,12 +125,7 @@ class Match(Settings):
 
 def matches_of(board: Sequence[Cell], method: str) -> list[Match]:
     """A row of the board, in every cell that has it."""
-    return [
-        Match(tuned=cell.tuned, points=arm.points, plain=cell.arms[PLAIN].points)
-        for cell in board
-        for arm in cell.arms.values()
-        if arm.method == method
-    ]
+    return [_match(cell, arm) for cell in board for arm in cell.arms.values() if arm.method == method]
 
 
 def standings(board: Sequence[Cell]) -> list[Standing]:
@@ -188,6 +183,64 @@ def _read(matches: Sequence[Match]) -> dict[str, Any]:
     }
 
 
+class Duel(NamedTuple):
+    """A method beside another one. Methods get as strong as the plain LoRA in different cells, easy ones and hard ones:
+    here only those count in which both do."""
+
+    method: str
+    strength: str
+    drift: Reading
+    """Over the other's, at the plain LoRA's strength."""
+    less: int
+    """Cells in which it drifts less."""
+    bake: Reading
+    """Over the other's, there."""
+    alone: int
+    """Cells in which it alone gets that strong."""
+    missed: int
+    """Cells in which the other alone does."""
+    forwards: float | None
+    """Over the other's."""
+
+
+def duels(board: Sequence[Cell], other: str) -> list[Duel]:
+    """Everyone but the plain LoRA beside this method, in the cells that have both; the least drift first."""
+    whole = [cell for cell in board if other in _by_method(cell)]
+    methods = dict.fromkeys(method for cell in whole for method in _by_method(cell))
+    found = [_duel(whole, method, other) for method in methods if method not in (PLAIN, other)]
+    return sorted(found, key=lambda own: own.drift.value if own.drift.value is not None else math.inf)
+
+
+def _duel(board: Sequence[Cell], method: str, other: str) -> Duel:
+    arms = [(cell, _by_method(cell)) for cell in board]
+    pairs = [(cell, own[method], own[other]) for cell, own in arms if method in own]
+
+    def over(quantity: Quantity) -> list[float | None]:
+        values = [[_match(cell, arm).read(quantity) for arm in pair] for cell, *pair in pairs]
+        return [own / others if own is not None and others else None for own, others in values]
+
+    drift = over("drift")
+    reached = [[_match(cell, arm).read("drift") is not None for arm in pair] for cell, *pair in pairs]
+    return Duel(
+        method=method,
+        strength=", ".join(dict.fromkeys(own.strength for _, own, _ in pairs)),
+        drift=reading(drift, geometric_mean),
+        less=sum(ratio < 1 for ratio in drift if ratio is not None),
+        bake=reading(over("bake"), geometric_mean),
+        alone=reached.count([True, False]),
+        missed=reached.count([False, True]),
+        forwards=cost([(own, others) for _, own, others in pairs], "forwards"),
+    )
+
+
+def _by_method(cell: Cell) -> dict[str, ArmOnBoard]:
+    return {arm.method: arm for arm in cell.arms.values()}
+
+
+def _match(cell: Cell, arm: ArmOnBoard) -> Match:
+    return Match(tuned=cell.tuned, points=arm.points, plain=cell.arms[PLAIN].points)
+
+
 def reading(values: Sequence[float | None], statistic: Callable[[Sequence[float]], float]) -> Reading:
     """Of the cells that have a number."""
     found = [value for value in values if value is not None]
@@ -243,9 +296,9 @@ def _mean(values: Iterable[float | None]) -> float | None:
 
 
 def cost(arms: Sequence[tuple[ArmOnBoard, ArmOnBoard]], metric: str) -> float | None:
-    """Over the plain LoRA's, cell by cell."""
+    """The first over the second of each pair, cell by cell."""
     pairs = [(arm.numbers.get(metric), other.numbers.get(metric)) for arm, other in arms]
-    return _mean(own / plain for own, plain in pairs if own is not None and plain)
+    return _mean(own / others for own, others in pairs if own is not None and others)
 
 
 def numbers_of(numbers: ArmNumbers) -> dict[str, float | None]:

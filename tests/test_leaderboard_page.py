@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 from benchmarks import leaderboard
-from benchmarks.board_page import advice, as_board, write_board
-from benchmarks.standings import FEWER_STEPS, LOWER_WEIGHT, Cell, geometric_mean, hypervolume, standings
+from benchmarks.board_page import advice, as_board, better, write_board
+from benchmarks.standings import FEWER_STEPS, LOWER_WEIGHT, Cell, duels, geometric_mean, hypervolume, standings
 from benchmarks.trial import Trial
 
 from tenuto.evaluation.board import Board, plot, shipped_board
@@ -50,6 +50,32 @@ def test_hypervolume_by_hand() -> None:
     assert hypervolume(own) == pytest.approx(0.5 * 1.0 + 0.3 * 0.5)
     assert hypervolume([]) is None
     assert geometric_mean([0.5, 2.0]) == pytest.approx(1.0)
+
+
+def test_two_methods_are_compared_where_both_get_there() -> None:
+    cells = board()
+    easy = arm("easy", "weight 1", points((1.0, 0.6, 0.2)), forwards=240)
+    for place in (0, 2):  # where `hold` has 1
+        cells[place] = cells[place].model_copy(update={"arms": {**cells[place].arms, "easy, weight 1": easy}})
+    hard = arm("easy", "weight 1", points((1.0, 0.2, 0.1)))
+    cells[1] = cells[1].model_copy(update={"arms": {**cells[1].arms, "easy, weight 1": hard}})
+    easy_one, tight = duels(cells, "hold")
+    assert (easy_one.method, tight.method) == ("easy", "tight"), "neither the plain LoRA nor the other itself"
+    assert easy_one.drift.value == pytest.approx(0.2)
+    assert (easy_one.drift.reached, easy_one.drift.cells, easy_one.less) == (2, 3, 2)
+    assert (easy_one.alone, easy_one.missed) == (0, 1)
+    assert easy_one.bake.value == pytest.approx(0.2)
+    assert easy_one.forwards == pytest.approx((2 + 2 + 100 / 120) / 3)
+    assert (tight.drift.value, tight.alone, tight.missed, tight.less) == (None, 0, 4, 0)
+    (line, last) = better([easy_one, tight])
+    assert "`easy` (weight 1), 0.20 (0.20 to 0.20) of it in 2 cells, for 1.6 times its forwards" in line
+    assert "in 1 cell the default alone gets there, in 0 cells this one" in line
+    assert last.startswith("Nobody leaves less drift than the default for as little work")
+    (reverse, *_) = (own for own in duels(cells, "easy") if own.method == "hold")
+    assert reverse.drift.value == pytest.approx(5)
+    assert (reverse.alone, reverse.missed, reverse.drift.cells) == (1, 0, 3)
+    assert better(duels(cells, "nobody")) == []
+    assert len(better([easy_one._replace(forwards=1.0)])) == 1, "somebody does"
 
 
 def test_the_page_says_what_the_numbers_say(tmp_path: Path) -> None:
