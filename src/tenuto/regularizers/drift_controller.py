@@ -47,12 +47,13 @@ class DriftController(Regularizer):
     there. What still differs at the end is trimmed: the finished LoRA ships at the strength, up to `trim` more or less
     than 1, at which nD over all `states` is the budget.
 
-    When   you would rather name a drift that is allowed than try out weights.
+    When   you would rather name a drift that is allowed than try out weights. It may be all that is named: it steers
+           what holds a project that names no method.
     Paper  our own; relatives are GECO, arXiv:1810.00597, and PID Lagrangians, arXiv:2007.03964.
     Cost   16 / every forwards per update, `states` at each doubling of `warmup` and at most twice at the end; a path
            for every 4 states once, kept in the prior store.
-    Avoid  without a method that can hold: it only chooses weights. A budget that cannot be reached is said. Beside
-           `gram_penalty` its reading flatters: both look at the same states.
+    Avoid  in short trainings, where measuring costs more than learning. A budget that cannot be reached is said.
+           Beside `gram_penalty` its reading flatters: both look at the same states.
     """
 
     weight: NonNegativeFloat = 0.0125
