@@ -25,18 +25,18 @@ FURTHER: Mapping[str, tuple[float, ...]] = dict.fromkeys(
     ("prior_prediction", "cached_prior", "output_preservation"), (16.0,)
 )
 """Further factors for methods that did best at the last of these."""
-SWEPT: dict[str, tuple[str, tuple[float, ...]]] = {
-    "drift_controller": ("budget", (0.1, 0.2, 0.4)),
-    "trigger_contrast": ("weight", (0.1, 0.4, 1.6, 6.4)),
-    "gram_penalty": ("weight", (1.0, 30.0, 300.0)),
-    "max_norm": ("limit", (0.25, 1.0, 4.0)),
-    "noise_offset": ("weight", (0.05,)),
-    "multires_noise": ("weight", (0.3,)),
-    "ema_average": ("decay", (0.9, 0.99, 0.999)),
-    "timestep_window": ("high", (0.6, 0.8, 0.9)),
+SWEPT: dict[str, tuple[float, ...]] = {
+    "drift_controller": (0.1, 0.2, 0.4),
+    "trigger_contrast": (0.1, 0.4, 1.6, 6.4),
+    "gram_penalty": (1.0, 30.0, 300.0),
+    "max_norm": (0.25, 1.0, 4.0),
+    "noise_offset": (0.05,),
+    "multires_noise": (0.3,),
+    "ema_average": (0.9, 0.99, 0.999),
+    "timestep_window": (0.6, 0.8, 0.9),
 }
-"""Methods whose strength is another setting than their weight, or is tried at other values: the setting and its values,
-the middle one for a quick board. Those that do not regularize are not tried."""
+"""Methods whose strength (their `dial`) is no weight, or is tried at other values than around its default; the middle
+one stands on a quick board. Those that do not regularize are not tried."""
 ADAPTER: Mapping[str, Any] = SETTINGS["training"]["adapter"]
 SHARE = 0.1
 ALONE: Mapping[str, Mapping[str, Any]] = {"trigger_contrast": {"share": SHARE}}
@@ -125,7 +125,7 @@ def _middle(values: Sequence[float]) -> float:
 def strengths(name: str) -> list[float]:
     """The values of a method's strength that are tried."""
     if name in SWEPT:
-        return list(SWEPT[name][1])
+        return list(SWEPT[name])
     if name in TOGETHER:
         return list(CONTRASTS)
     method = REGULARIZERS[name]
@@ -161,7 +161,7 @@ def _at(name: str, value: float) -> Iterator[Entry]:
     if name in TOGETHER:
         yield Entry(name, f"weights {CachedPrior().weight:g} and {value:g}", _both(TOGETHER[name], value), name, value)
         return
-    field = SWEPT[name][0] if name in SWEPT else "weight"
+    field = REGULARIZERS[name].dial
     own = {name: REGULARIZERS[name].model_validate({**ALONE.get(name, {}), field: value})}
     together = {**(COMPANY if own[name].idle_alone() else {}), **own}
     for more, pool in _pools(name, together).items():

@@ -14,7 +14,7 @@ from tenuto.families.base import Base
 from tenuto.ranks import Ranks
 from tenuto.regularizers.base import Regularizer, WeightSchedule
 from tenuto.regularizers.catalogue import REGULARIZERS
-from tenuto.regularizers.explained import SECTIONS, explain
+from tenuto.regularizers.explained import SECTIONS, explain, held_by
 from tenuto.training.loop import train
 from tests.ranks import on_ranks
 from tests.regularizers.cases import beside, methods, run_of
@@ -128,6 +128,13 @@ def test_what_the_schedule_took_to_nothing_is_out_of_the_loss(name: str, tiny_ba
     run.adapter.detach()
     assert before.get(name) != 0.0
     assert after.get(name, 0.0) == 0.0
+
+
+def test_told_by_the_setting_that_turns_it(name: str) -> None:
+    method = REGULARIZERS[name]()
+    value = getattr(method, method.dial)
+    assert held_by({name: method}) == f"held by {name} ({method.dial} {value:g})"
+    assert method.dial in explain(type(method))["settings"]
 
 
 def test_documented(name: str) -> None:

@@ -39,6 +39,13 @@ def test_what_is_carried_back_stands_in_the_file(
     assert table(workspace) == before | {"regularizers": methods}
 
 
+def test_twice_the_weights_leaves_a_budget_and_its_speed_alone(page: Client, workspace: Path) -> None:
+    budget = {"drift_controller": {"weight": 0.0125, "budget": 0.2}}
+    compared(workspace, {"held": {"regularizers": HELD | budget}})
+    page.post("/p/p/use", {"arm": "held", "weight": 2, "seen": page.seen()})
+    assert table(workspace)["regularizers"] == {own: {"weight": 2 * of["weight"]} for own, of in HELD.items()} | budget
+
+
 def test_the_strip_shows_every_prompt_that_was_drawn(page: Client, workspace: Path) -> None:
     compared(workspace)
     shown = page.get("/p/p/compare", accept=HTML).text

@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import ClassVar, Literal, Protocol
 
 import torch
 from pydantic import NonNegativeFloat, PositiveFloat
@@ -116,6 +116,8 @@ USUAL_RATIO = 0.5
 class Regularizer(Settings):
     """Hooks, each with a do-nothing default. L = mean of weighed instance errors + every `loss` and `penalty`."""
 
+    dial: ClassVar[str] = "weight"
+    """The setting by which people turn it up and down."""
     weight: NonNegativeFloat = 1.0
     """How much the term counts. 0 is a value: the method is then absent, bit for bit."""
     schedule: WeightSchedule = WeightSchedule()

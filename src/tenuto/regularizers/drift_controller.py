@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import final
+from typing import ClassVar, final
 
 import torch
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
@@ -56,6 +56,7 @@ class DriftController(Regularizer):
            Beside `gram_penalty` its reading flatters: both look at the same states.
     """
 
+    dial: ClassVar[str] = "budget"
     weight: NonNegativeFloat = 0.0125
     """How fast M follows: change of its logarithm per update and unit of log error."""
     damping: NonNegativeFloat = 1.0

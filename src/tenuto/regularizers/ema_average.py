@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import final
+from typing import ClassVar, final
 
 from pydantic import Field
 from torch import Tensor
@@ -28,6 +28,7 @@ class EmaAverage(Regularizer):
     Avoid  short trainings with a large decay: the average lags behind.
     """
 
+    dial: ClassVar[str] = "decay"
     weight: float = Field(default=1.0, ge=0, le=1)
     """How much of the average is in the file; the rest is the adapter as trained."""
     decay: float = Field(default=0.99, ge=0, lt=1)

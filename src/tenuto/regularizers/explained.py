@@ -27,7 +27,7 @@ def explain(method: type[Any]) -> dict[str, Any]:
 
 def held_by(methods: Mapping[str, Regularizer]) -> str:
     """What holds an arm, in a line."""
-    told = ", ".join(f"{name} (weight {method.weight:g})" for name, method in methods.items())
+    told = ", ".join(f"{name} ({own.dial} {getattr(own, own.dial):g})" for name, own in methods.items())
     return f"held by {told}" if told else "no regularization"
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import final
+from typing import ClassVar, final
 
 import torch
 from pydantic import Field, PositiveFloat
@@ -28,6 +28,7 @@ class MaxNorm(Regularizer):
            Adapters that turn weights (oft, boft) are no products: refused.
     """
 
+    dial: ClassVar[str] = "limit"
     weight: float = Field(default=1.0, ge=0, le=1)
     """How much of what is over the limit is taken away at each update; 1: all of it."""
     limit: PositiveFloat = 1.0

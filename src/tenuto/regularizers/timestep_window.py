@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Self, final
+from typing import ClassVar, Self, final
 
 import torch
 from pydantic import Field, model_validator
@@ -24,6 +24,7 @@ class TimestepWindow(Regularizer):
     Avoid  high noise alone (overfits at once) or low noise alone (poor likeness). Styles need high noise.
     """
 
+    dial: ClassVar[str] = "high"
     weight: float = Field(default=1.0, ge=0, le=1)
     """Share of the rows that the window holds for. It stays what it is: a schedule is refused."""
     low: float = Field(default=0.0, ge=0, lt=1)

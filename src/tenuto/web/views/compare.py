@@ -19,6 +19,7 @@ from tenuto.evaluation.tables import PARTS, table
 from tenuto.evaluation.verdict import verdict
 from tenuto.evaluation.wording import number_text
 from tenuto.families.checkpoints import find_base
+from tenuto.regularizers.catalogue import REGULARIZERS
 from tenuto.web.core import Answer, Call
 from tenuto.web.marks import Change
 from tenuto.web.places import Place
@@ -189,7 +190,8 @@ def use(call: Call, body: Use) -> Answer:
         raise TenutoError(f"{body.arm[:40]}: no arm of this comparison")
     methods = {name: dict(own) for name, own in settings.get("regularizers", {}).items()}
     if body.weight is not None:
-        methods = {name: own | {"weight": own.get("weight", 1.0) * body.weight} for name, own in methods.items()}
+        weighed = {name: own for name, own in methods.items() if REGULARIZERS[name].dial == "weight"}
+        methods |= {name: own | {"weight": own.get("weight", 1.0) * body.weight} for name, own in weighed.items()}
     with place.changing(body.seen) as table:
         table["regularizers"] = methods
         place.save(table, call.studio.roots)
