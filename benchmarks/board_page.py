@@ -28,6 +28,8 @@ from tenuto.regularizers.catalogue import REGULARIZERS
 SHARES = tuple(n / 20 for n in range(4, 25))
 CHEAP = 1.25
 """Times the plain LoRA's compute."""
+SETS = 5
+"""Ready sets in which two methods are compared before a word is said about it."""
 PARTS = (LOWER_WEIGHT, FEWER_STEPS)
 BASELINES = (PLAIN, *PARTS)
 TEMPLATE = Path(__file__).parent / "leaderboard.md.j2"
@@ -91,17 +93,19 @@ def advice(found: Sequence[Standing]) -> list[str]:
 
 
 def better(beside: Sequence[Duel]) -> list[str]:
-    """Who leaves less drift than the default wherever both get that strong, and beyond chance; or that nobody does."""
-    found = [own for own in beside if own.drift.interval and own.drift.interval[1] < 1]
+    """Who leaves less drift than the default where both get that strong, with an interval below 1 over enough sets; and
+    whether any of them does so for as little work."""
+    able = [own for own in beside if own.sets >= SETS]
+    found = [own for own in able if own.drift.interval and own.drift.interval[1] < 1]
     lines = [
         f"Less drift than the default where both get that strong: {_named(own)}, {own.drift.told()} of it in "
-        f"{_cells(own.drift.reached)}, for {short(own.forwards)} times its forwards; in {_cells(own.missed)} the "
-        f"default alone gets there, in {_cells(own.alone)} this one."
+        f"{_cells(own.drift.reached)} of {own.sets} sets, for {own.forwards or 0:.2f} times its forwards; in "
+        f"{_cells(own.missed)} the default alone gets there, in {_cells(own.alone)} this one."
         for own in found
     ]
     cheap = any(own.forwards is not None and own.forwards <= 1 for own in found)
-    nobody = "Nobody leaves less drift than the default for as little work, beyond chance."
-    return lines + [nobody] * (bool(beside) and not cheap)
+    nobody = f"Of {len(able)} compared in at least {SETS} sets nobody does so for no more forwards than the default."
+    return lines + [nobody] * (bool(able) and not cheap)
 
 
 def _cells(number: int) -> str:

@@ -55,23 +55,29 @@ class Held(NamedTuple):
         return Way(None, None, methods, self.training, steps=None)
 
 
-GROUPS: Mapping[str, Mapping[str, Held]] = {
-    "default": {"default": Held()},
-    "alone": {
-        "cached_prior": Held({"cached_prior": CachedPrior()}),
-        "output_preservation": Held({"output_preservation": OutputPreservation()}, HALF),
-    },
+class Group(NamedTuple):
+    """Ways that are measured together, and where."""
+
+    held: Mapping[str, Held]
+    sets: tuple[str, ...]
+
+    def arms(self) -> dict[tuple[str, float], str]:
+        """(what holds, budget) -> the arm's name."""
+        return {(name, budget): f"{name}, budget {budget:g}" for name in self.held for budget in BUDGETS}
+
+
+OBJECTS = tuple(name for name, concept in CONCEPTS.items() if concept.kind != "style")
+"""Kept states alone teach no style."""
+GROUPS = {
+    "default": Group({"default": Held()}, tuple(CONCEPTS)),
+    "alone": Group(
+        {
+            "cached_prior": Held({"cached_prior": CachedPrior()}),
+            "output_preservation": Held({"output_preservation": OutputPreservation()}, HALF),
+        },
+        OBJECTS,
+    ),
 }
-
-
-def arms(group: str) -> dict[tuple[str, float], str]:
-    """(what holds, budget) -> the arm's name."""
-    return {(name, budget): f"{name}, budget {budget:g}" for name in GROUPS[group] for budget in BUDGETS}
-
-
-def sets(group: str) -> list[str]:
-    """Kept states alone teach no style."""
-    return [name for name, concept in CONCEPTS.items() if group == "default" or concept.kind != "style"]
 
 
 def main(
@@ -84,10 +90,12 @@ def main(
         if strange := set(groups or ()) - set(GROUPS):
             raise TenutoError(f"{min(strange)}: no such group; there are: {', '.join(GROUPS)}")
         for group in groups or GROUPS:
-            ways = {arm: GROUPS[group][held].way(budget) for (held, budget), arm in arms(group).items()}
-            results, runs = RESULTS / group, RUNS / group
+            own, results, runs = GROUPS[group], RESULTS / group, RUNS / group
+            if strange := set(only or ()) - set(own.sets):
+                raise TenutoError(f"{min(strange)}: not among the sets of {group}: {', '.join(own.sets)}")
+            ways = {arm: own.held[held].way(budget) for (held, budget), arm in own.arms().items()}
             results.mkdir(parents=True, exist_ok=True)
-            for name in sets(group):
+            for name in own.sets:
                 if (only and name not in only) or (numbers := results / f"{name}.json").is_file():
                     continue
                 sweep = sweep_on(
@@ -107,7 +115,7 @@ def table(group: str) -> None:
     errors = []
     for file in sorted((RESULTS / group).glob("*.json")):
         found = Comparison.load(file)
-        for (name, budget), arm in arms(group).items():
+        for (name, budget), arm in GROUPS[group].arms().items():
             own = found.arms[arm]
             off = [value / budget - 1 for value in own["drift"].per_seed if value is not None]
             errors += off

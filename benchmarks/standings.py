@@ -195,12 +195,14 @@ class Duel(NamedTuple):
     """Cells in which it drifts less."""
     bake: Reading
     """Over the other's, there."""
+    sets: int
+    """Ready sets among those cells."""
     alone: int
     """Cells in which it alone gets that strong."""
     missed: int
     """Cells in which the other alone does."""
     forwards: float | None
-    """Over the other's."""
+    """Over the other's, in the cells where both do."""
 
 
 def duels(board: Sequence[Cell], other: str) -> list[Duel]:
@@ -221,15 +223,17 @@ def _duel(board: Sequence[Cell], method: str, other: str) -> Duel:
 
     drift = over("drift")
     reached = [[_match(cell, arm).read("drift") is not None for arm in pair] for cell, *pair in pairs]
+    both = [pair for pair, got in zip(pairs, reached, strict=True) if all(got)]
     return Duel(
         method=method,
         strength=", ".join(dict.fromkeys(own.strength for _, own, _ in pairs)),
         drift=reading(drift, geometric_mean),
         less=sum(ratio < 1 for ratio in drift if ratio is not None),
         bake=reading(over("bake"), geometric_mean),
+        sets=len({cell.concept for cell, *_ in both}),
         alone=reached.count([True, False]),
         missed=reached.count([False, True]),
-        forwards=cost([(own, others) for _, own, others in pairs], "forwards"),
+        forwards=cost([(own, others) for _, own, others in both], "forwards"),
     )
 
 

@@ -65,17 +65,18 @@ def test_two_methods_are_compared_where_both_get_there() -> None:
     assert (easy_one.drift.reached, easy_one.drift.cells, easy_one.less) == (2, 3, 2)
     assert (easy_one.alone, easy_one.missed) == (0, 1)
     assert easy_one.bake.value == pytest.approx(0.2)
-    assert easy_one.forwards == pytest.approx((2 + 2 + 100 / 120) / 3)
+    assert (easy_one.forwards, easy_one.sets) == (pytest.approx(2), 1), "of the cells that count"
     assert (tight.drift.value, tight.alone, tight.missed, tight.less) == (None, 0, 4, 0)
-    (line, last) = better([easy_one, tight])
-    assert "`easy` (weight 1), 0.20 (0.20 to 0.20) of it in 2 cells, for 1.6 times its forwards" in line
+    assert better([easy_one, tight]) == [], "one set says nothing"
+    (line, last) = better([easy_one._replace(sets=5), tight._replace(sets=5)])
+    assert "`easy` (weight 1), 0.20 (0.20 to 0.20) of it in 2 cells of 5 sets, for 2.00 times its forwards" in line
     assert "in 1 cell the default alone gets there, in 0 cells this one" in line
-    assert last.startswith("Nobody leaves less drift than the default for as little work")
+    assert last == "Of 2 compared in at least 5 sets nobody does so for no more forwards than the default."
     (reverse, *_) = (own for own in duels(cells, "easy") if own.method == "hold")
     assert reverse.drift.value == pytest.approx(5)
     assert (reverse.alone, reverse.missed, reverse.drift.cells) == (1, 0, 3)
     assert better(duels(cells, "nobody")) == []
-    assert len(better([easy_one._replace(forwards=1.0)])) == 1, "somebody does"
+    assert len(better([easy_one._replace(sets=5, forwards=1.0)])) == 1, "somebody does"
 
 
 def test_the_page_says_what_the_numbers_say(tmp_path: Path) -> None:

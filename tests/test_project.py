@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from tenuto.data.dataset import Concept
 from tenuto.files import parse_toml
 from tenuto.project.file import make_project
 from tenuto.project.settings import USES, Project
@@ -14,6 +15,7 @@ from tenuto.regularizers.cached_prior import CachedPrior
 from tenuto.regularizers.catalogue import REGULARIZERS
 from tenuto.regularizers.output_preservation import OutputPreservation
 from tenuto.words import TenutoError
+from tenuto.work.needs import lacks
 
 
 def project(kinds: str = "concept", **more: Any) -> Project:
@@ -64,6 +66,12 @@ def test_several_concepts_are_held_one_by_one() -> None:
     assert modes(project("character clothing", prior={"prompts": "none"})) == ["none", "none"]
 
 
+def test_a_silent_project_with_an_error_says_just_that() -> None:
+    with pytest.raises(TenutoError) as error:
+        project(data={"validation": 2})
+    assert str(error.value) == "test: data.validation: Input should be less than 1 (got 2)"
+
+
 def test_a_method_that_is_named_stands_alone_and_an_empty_section_means_none() -> None:
     assert list(project(regularizers={"l2_to_base": {}}).regularizers) == ["l2_to_base"]
     assert project(regularizers={}).regularizers == {}
@@ -82,12 +90,18 @@ def test_a_method_that_does_nothing_alone_stands_beside_what_holds_anyhow(kinds:
     usual = project(kinds).regularizers
     if (kinds, name) == ("character", "drift_controller"):
         usual["output_preservation"] = OutputPreservation(share=0.25)
+    if "style" in kinds and name != "drift_controller":
+        usual = project(kinds, prior={"ratio": 1}).regularizers
+        assert [*usual] == ["prior_preservation"], "prior rows are what it changes"
     own = project(kinds, regularizers={name: {}})
     assert own.regularizers == usual | {name: REGULARIZERS[name]()}
     assert Project.model_validate(own.model_dump(mode="json")) == own
+    assert not lacks(own, [Concept("c0", trigger="word0")], [], []), "nothing is missing then"
     with_other = project(kinds, regularizers={name: {}, "l2_to_base": {}}).regularizers
     assert [*with_other] == [name, "l2_to_base"], "whoever names one that holds says what holds"
     assert [*project(kinds, regularizers={name: {}}, prior={"ratio": 0}).regularizers] == [name]
+    none = project(kinds, regularizers={name: {"weight": 0}}).regularizers
+    assert {own: none[own] for own in none if own != name} == project(kinds).regularizers, "as if it were not there"
 
 
 @pytest.mark.parametrize(

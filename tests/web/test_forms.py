@@ -62,6 +62,15 @@ def test_what_holds_it_unnamed_is_ticked(named: tuple[str, ...]) -> None:
     if named:
         table["regularizers"] = {name: {"budget": 0.2} for name in named}
     assert {*sent(table)["regularizers"]} == {"cached_prior", "output_preservation", *named}
+    assert table_of(sent(table), table).get("regularizers", {}).keys() == {*named}, "and stays unnamed"
+    more = {**sent(table), "regularizers": [*sent(table)["regularizers"], "drift_controller"]}
+    assert table_of(more, table)["regularizers"].keys() == {"drift_controller"}
+    less = {**sent(table), "regularizers": ["cached_prior"]}
+    assert table_of(less, table)["regularizers"] == {"cached_prior": {}}
+    other = {**sent(table), "regularizers.output_preservation.weight": "0.4"}
+    assert table_of(other, table)["regularizers"].keys() == {"cached_prior", "output_preservation", *named}
+    wrong = {**sent(table), "regularizers.output_preservation.weight": "much"}
+    assert judged(table_of(wrong, table)).keys() == {"regularizers.output_preservation.weight"}
     assert Project.model_validate(table_of(sent(table), table)) == Project.model_validate(table)
 
 

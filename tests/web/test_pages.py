@@ -91,6 +91,19 @@ def test_what_held_it_unnamed_goes_on_holding_it(
     assert table(workspace)["regularizers"] == usual | {"max_norm": {}}
 
 
+def test_a_budget_chosen_on_the_page_is_that_of_a_file(page: Client, workspace: Path) -> None:
+    silent, _, _ = PROJECT.partition("[regularizers")
+    (workspace / "p.toml").write_text(silent)
+    assert page.post("/p/p/method", {"name": "drift_controller"}).status == 200
+    assert table(workspace)["regularizers"] == {"drift_controller": {}}
+    page.post("/p/p/against", {"second_lora": "", "other_base": "", "seen": page.seen()})
+    assert table(workspace)["regularizers"] == {"drift_controller": {}}, "what stands beside it stays unnamed"
+    values = {"regularizers": ["drift_controller"], "regularizers.drift_controller.budget": "0.3"}
+    said = page.post("/p/p/settings", {"values": values, "seen": page.seen()}).json["say"]
+    assert "cached_prior, output_preservation stay, for what is ticked does nothing alone" in said
+    assert table(workspace)["regularizers"] == {"drift_controller": {"budget": 0.3}}
+
+
 def test_masks_lie_beside_their_pictures(page: Client, workspace: Path) -> None:
     assert "data-mask" not in page.get("/p/p/pictures", accept=HTML).text
     (workspace / "masks").mkdir()

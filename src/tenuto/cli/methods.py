@@ -35,9 +35,9 @@ def methods(
 
 
 def _list(found: dict[str, dict[str, Any]]) -> None:
-    table = Table("method", "weight", "what it does", title="[regularizers.<method>]")
+    table = Table("method", "set by", "what it does", title="[regularizers.<method>]")
     for name, own in found.items():
-        table.add_row(name, f"{own['settings']['weight']['default']:g}", own["summary"])
+        table.add_row(name, f"{own['dial']} {own['settings'][own['dial']]['default']:g}", own["summary"])
     screen = console()
     screen.print(table)
     screen.print("tenuto methods NAME explains one.")

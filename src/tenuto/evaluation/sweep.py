@@ -26,7 +26,7 @@ class ArmRecord(Settings):
     ratio: dict[str, float]
     """Prior rows per instance row, by concept."""
     weight: dict[str, float]
-    """Of each active method."""
+    """Of each active method, or what else turns it."""
     prior_rows: int
     used: int
     """Different prior images that were trained on."""

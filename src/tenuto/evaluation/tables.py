@@ -88,7 +88,7 @@ PARTS = {
     "concept_strength": {"as_trained": "in its own surroundings", "base": "base with the trigger"},
     "fit": {"memorisation": "memorisation gap"},
     "usable_weight": {"spearman": "rank order of concept"},
-    "additivity": {"share": "its share of both effects", "disturbed": "apart, over the second's effect"},
+    "additivity": {"share": "its share of both effects", "disturbed": "of the second's effect, disturbed"},
     "pres": {"read_by": "read by"},
     "div": {"read_by": "read by"},
 }

@@ -70,8 +70,8 @@ WORDS: dict[str, Words] = {
     ),
     "additivity": Words(
         "Additivity error",
-        "how far this LoRA and the second one together are from the sum of what each does alone; 0 = they add up, "
-        "0.5 = one of them has no effect beside the other",
+        "how far this LoRA and the second one together are from the sum of what each does alone, over both effects; "
+        "0 = they add up, 0.5 = one of two equal ones has no effect beside the other",
         "lower",
     ),
     "seconds": Words("Seconds", "everything this arm needed: prior set, caches, training", "lower"),

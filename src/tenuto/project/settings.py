@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal, Self
 
 import tomli_w
@@ -98,7 +98,8 @@ class PriorSettings(PromptSettings):
     ratio: NonNegativeFloat | None = None
     """Prior rows per instance row; any number. Where updates get less than one, each counts more (up to 8 times).
     Unset: 0.5, or 1 where a pool of pictures is asked for; for cached_prior half its weight (from 0.1 to 1), half of
-    that beside output_preservation or trigger_contrast, under drift_controller at least 0.5 (0.25)."""
+    that beside output_preservation or trigger_contrast; under drift_controller at least 0.5, beside those at least
+    0.25."""
     sampler: PriorSampler = PriorSampler()
     """How prior images are sampled from the base."""
     seed: int = 0
@@ -207,11 +208,11 @@ def usual_hold(
     pictures: bool = False,
     beside: Iterable[Regularizer] = (),
 ) -> dict[str, Regularizer]:
-    """What a project that names no regularizer is held by, or none but those `beside` it: what was measured to do best
-    (docs/findings.md) for concepts of these kinds and triggers.
+    """What holds a project that names no regularizer, or only some that do nothing alone and stand `beside`: what was
+    measured to do best (docs/findings.md) for concepts of these kinds and triggers.
 
-    What has a trigger is held both where the base's pictures are and, uncalled, where the user's are, on as many rows
-    here as there: few, and more of them where a drift budget may raise what they count. Every state of a
+    What has a trigger is held both where the base's pictures are and, uncalled, where the user's are: on a share of the
+    rows as small as that of the prior rows, larger where a drift budget may raise what they count. Every state of a
     prior image shows how the base draws, so that a style is hardly learned beside kept states: it is held uncalled
     alone, or, where somebody asks for prior `pictures`, by those. The user's own `reg` pictures have no states, and are
     used as everywhere.
@@ -224,7 +225,7 @@ def usual_hold(
         return {"output_preservation": OutputPreservation()}
     if not called:
         return {"cached_prior": CachedPrior()}
-    uncalled = max(method.fewest_ratio() for method in (CachedPrior(), *beside) if method.active())
+    uncalled = max(method.helped_ratio() for method in (CachedPrior(), *beside) if method.active())
     return {"cached_prior": CachedPrior(), "output_preservation": OutputPreservation(share=uncalled)}
 
 
@@ -234,12 +235,13 @@ def as_tables(methods: Mapping[str, Regularizer]) -> dict[str, dict[str, Any]]:
 
 
 def _usual(
-    concepts: Sequence[ConceptSettings], prior: PriorSettings | None, beside: Iterable[Regularizer] = ()
+    concepts: Sequence[ConceptSettings], prior: PriorSettings | None, beside: Collection[Regularizer] = ()
 ) -> dict[str, Regularizer]:
     if prior and prior.ratio == 0:
         return {}
     reg = prior is not None and any(folder.use == "prior" for folder in prior.folders)
     pictures = prior is not None and (prior.asks_for_pool() or prior.ratio is not None)
+    pictures |= any(method.needs_company() for method in beside if method.active())
     learned = [(concept.kind, concept.trigger) for concept in concepts]
     return usual_hold(learned, reg=reg, pictures=pictures, beside=beside)
 
@@ -261,8 +263,8 @@ class Project(Settings):
     """What holds the base. Unset: cached_prior and, where everything has a trigger, output_preservation on a twentieth
     of the rows; where a style is learned the latter alone on all of them, or prior_preservation where prior pictures
     are asked for or something has no trigger, as where reg pictures of one's own are given; nothing where prior.ratio
-    is 0. The same where those that are named do nothing alone: `[regularizers.drift_controller]` and a `budget` are
-    enough, and the twentieth is a quarter then."""
+    is 0. The same where all that are named do nothing alone, as drift_controller: a `budget` is enough, and under it
+    the twentieth is a quarter."""
     training: TrainingSettings = TrainingSettings()
     arms: ArmsSettings = ArmsSettings()
     comparison: ComparisonSettings = ComparisonSettings()
@@ -308,7 +310,7 @@ class Project(Settings):
         if prior.asks_for_pool() and not self._states_of_all():
             return 1.0
         helped = any(method.needs_trigger() for method in self._active())  # held where the user's pictures are as well
-        return max((helped and method.fewest_ratio()) or method.usual_ratio() for method in self._active())
+        return max(method.helped_ratio() if helped else method.usual_ratio() for method in self._active())
 
     def sampler(self) -> SamplerSettings:
         """How pictures are sampled that are looked at."""

@@ -15,7 +15,7 @@ from tenuto.regularizers.catalogue import REGULARIZERS
 
 def explained(error: ValidationError, model: type[BaseModel]) -> str:
     """What is wrong with the data of these settings, in one line with the nearest valid names."""
-    return "; ".join(_explain(detail, model) for detail in _causes(error.errors()))
+    return "; ".join(_explain(detail, model) for detail in causes(error))
 
 
 def _explain(detail: ErrorDetails, model: type[BaseModel]) -> str:
@@ -56,12 +56,15 @@ def settings_in(annotation: Any) -> type[BaseModel] | None:
     return None
 
 
-def _causes(details: Sequence[ErrorDetails]) -> list[ErrorDetails]:
-    """Without what only follows: a list whose entries are wrong counts as too short."""
+def causes(error: ValidationError) -> list[ErrorDetails]:
+    """What is wrong, without what only follows: a list whose entries are wrong counts as too short, and a default that
+    is made of other settings cannot be made while one of them is wrong."""
+    details = error.errors(include_url=False)
     places = [detail["loc"] for detail in details]
 
     def follows(detail: ErrorDetails) -> bool:
         at = detail["loc"]
-        return detail["type"] == "too_short" and any(len(p) > len(at) and p[: len(at)] == at for p in places)
+        short = detail["type"] == "too_short" and any(len(p) > len(at) and p[: len(at)] == at for p in places)
+        return short or detail["type"] == "default_factory_not_called"
 
     return [detail for detail in details if not follows(detail)]

@@ -142,9 +142,12 @@ class Regularizer(Settings):
         return USUAL_RATIO if self.needs_prior() else 0.0
 
     def fewest_ratio(self) -> float:
-        """Prior rows per instance row below which its weight is known to drown what is learned, and enough beside a
-        method that holds where the user's pictures are; 0: none is known."""
+        """Prior rows per instance row below which its weight is known to drown what is learned; 0: none is known."""
         return 0.0
+
+    def helped_ratio(self) -> float:
+        """What it asks for in the place of `usual_ratio` beside a method that holds where the user's pictures are."""
+        return self.usual_ratio()
 
     def needs_trigger(self) -> bool:
         """Whether it makes no sense without a trigger that can be replaced."""

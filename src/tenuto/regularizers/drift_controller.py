@@ -86,7 +86,7 @@ class DriftController(Regularizer):
         """What weights may rise to wants the rows that a weight of 1 has."""
         return 0.5
 
-    def fewest_ratio(self) -> float:
+    def helped_ratio(self) -> float:
         return self.usual_ratio() / 2
 
     def needs_trait(self) -> Trait | None:

@@ -22,13 +22,28 @@ def explain(method: type[Any]) -> dict[str, Any]:
     settings = {
         field: {"default": _plain(info), "about": info.description or ""} for field, info in method.model_fields.items()
     }
-    return {"summary": first, "about": about, **notes, "settings": settings}
+    return {"summary": first, "about": about, **notes, "dial": method.dial, "settings": settings}
 
 
 def held_by(methods: Mapping[str, Regularizer]) -> str:
     """What holds an arm, in a line."""
-    told = ", ".join(f"{name} ({own.dial} {getattr(own, own.dial):g})" for name, own in methods.items())
+    told = ", ".join(f"{name} ({turned(own)})" for name, own in methods.items())
     return f"held by {told}" if told else "no regularization"
+
+
+def turned(method: Regularizer) -> str:
+    """What it is set to: the setting that turns it, and its value."""
+    return f"{method.dial} {_value(method):g}"
+
+
+def weights_of(methods: Mapping[str, Regularizer]) -> dict[str, float]:
+    """The weight of each active method; what another setting turns stands there by that one."""
+    active = {name: own for name, own in methods.items() if own.active()}
+    return {name if own.dial == "weight" else f"{name} {own.dial}": _value(own) for name, own in active.items()}
+
+
+def _value(method: Regularizer) -> float:
+    return float(getattr(method, method.dial))
 
 
 def _split(text: str) -> tuple[str, dict[str, str]]:

@@ -16,7 +16,7 @@ from pydantic_core import PydanticUndefined
 
 from tenuto.project.file import make_project
 from tenuto.project.settings import ConceptSettings, Project, as_tables
-from tenuto.project.wording import settings_in
+from tenuto.project.wording import causes, settings_in
 from tenuto.regularizers.catalogue import REGULARIZERS
 from tenuto.web.labels import LABELS
 from tenuto.words import TenutoError
@@ -238,7 +238,31 @@ def table_of(values: Mapping[str, str | list[str]], before: Mapping[str, Any]) -
     for name, value in values.items():
         if name in known and _wanted(name, table):
             _put(table, name.split("."), _read(known[name], value))
+    if "regularizers" in table:
+        name_methods(table, table["regularizers"], before)
     return table
+
+
+def name_methods(table: Table, methods: Table, before: Mapping[str, Any]) -> None:
+    """Put these methods into a project's table. What held it unnamed before, and is there as it was, stays unnamed and
+    goes on following from the concepts, unless one that holds by itself joins it."""
+    named = before.get("regularizers", {})
+    unnamed = {name: own for name, own in methods_in(before).items() if name not in named}
+    others = {name: own for name, own in methods.items() if name not in unnamed}
+    alone = all(REGULARIZERS[name]().idle_alone() for name in others)
+    if unnamed and alone and all(_same(name, methods.get(name), own) for name, own in unnamed.items()):
+        methods = others
+    table["regularizers"] = methods
+    if not methods and "regularizers" not in before:
+        del table["regularizers"]
+
+
+def _same(name: str, own: Mapping[str, Any] | None, other: Mapping[str, Any]) -> bool:
+    method = REGULARIZERS[name]
+    try:
+        return own is not None and method.model_validate(own) == method.model_validate(other)
+    except ValidationError:
+        return False
 
 
 def _wanted(name: str, table: Table) -> bool:
@@ -295,8 +319,5 @@ def judged(table: Mapping[str, Any]) -> dict[str, str]:
     try:
         Project.model_validate(table)
     except ValidationError as error:
-        return {
-            ".".join(map(str, own["loc"])): own["msg"].removeprefix("Value error, ")
-            for own in error.errors(include_url=False)
-        }
+        return {".".join(map(str, own["loc"])): own["msg"].removeprefix("Value error, ") for own in causes(error)}
     return {}

@@ -58,6 +58,8 @@ class Place:
         """Write the project, checked, without the defaults; remarks at the file's head stay. Raises TenutoError."""
         project = make_project(table, self.file.name)
         plain = project.model_dump(mode="json", exclude_none=True, exclude_unset=True)
+        if named := table.get("regularizers"):  # what stands beside them unnamed stays unnamed
+            plain["regularizers"] = {name: plain["regularizers"][name] for name in named}
         loaded = project_in(plain, self.file, self.file.name)
         roots.check(loaded)
         write_text(self.file, _remarks(self.file) + tomli_w.dumps(plain))

@@ -19,7 +19,7 @@ from tenuto.files import parse_json
 from tenuto.memory import make_room
 from tenuto.project.settings import BaseSettings, Project
 from tenuto.ranks import ALONE, Ranks
-from tenuto.regularizers.explained import held_by
+from tenuto.regularizers.explained import held_by, turned
 from tenuto.training.journal import Journal
 from tenuto.words import Stopped, TenutoError
 from tenuto.work.header import results_header
@@ -251,7 +251,7 @@ def _prior_use(prepared: Prepared, held: Done, folder: Path) -> PriorUse:
     store = open_store(prepared)
     shown = [store.record(name) for name in list(plan["used"])[:SHOWN] if name in store]
     weights = ", ".join(
-        f"{name} {method.weight:g}, {method.schedule.shape}" for name, method in held.training.regularizers.items()
+        f"{name}: {turned(method)}, {method.schedule.shape}" for name, method in held.training.regularizers.items()
     )
     return PriorUse(
         pool=plan["pool"],

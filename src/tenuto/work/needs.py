@@ -83,6 +83,6 @@ def _of(method: Regularizer, active: Mapping[str, Regularizer]) -> Iterator[tupl
     """What it lacks of the other methods."""
     others = active.values()
     if method.needs_company() and not any(other.needs_prior() for other in others):
-        yield "changes prior rows, and no method has any", "add cached_prior"
+        yield "changes prior rows, and no method has any", "name it alone, or add one that has, as cached_prior"
     if method.needs_sensor() and not any(other.holds() for other in others):
-        yield "chooses weights, and no other method has one", "add cached_prior"
+        yield "chooses weights, and no other method has one", "set prior.ratio above 0, or add output_preservation"

@@ -15,6 +15,7 @@ from tenuto.evaluation.sweep_page import write_page
 from tenuto.events import Listener, note, silent, stage, warn
 from tenuto.memory import make_room
 from tenuto.project.settings import Project
+from tenuto.regularizers.explained import weights_of
 from tenuto.words import TenutoError
 from tenuto.work.compare import MeasureTask, arm_of, asked, measure, prepare_elsewhere, read_plan, readers_of
 from tenuto.work.prepare import KeptOpen, Prepared, audited, prepare
@@ -206,7 +207,7 @@ def _record(arm: SweepArm, done: Sequence[Done]) -> ArmRecord:
         updates=plans[0]["updates"],
         pool=plans[0]["pool"],
         ratio=plans[0]["ratio"],
-        weight={name: method.weight for name, method in arm.project.regularizers.items() if method.active()},
+        weight=weights_of(arm.project.regularizers),
         prior_rows=plans[0]["prior_rows"],
         used=len(plans[0]["used"]),
         unused=len(plans[0]["unused"]),

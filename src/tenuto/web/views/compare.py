@@ -190,13 +190,18 @@ def use(call: Call, body: Use) -> Answer:
         raise TenutoError(f"{body.arm[:40]}: no arm of this comparison")
     methods = {name: dict(own) for name, own in settings.get("regularizers", {}).items()}
     if body.weight is not None:
-        weighed = {name: own for name, own in methods.items() if REGULARIZERS[name].dial == "weight"}
+        weighed = {name: own for name, own in methods.items() if _by_weight(name)}
         methods |= {name: own | {"weight": own.get("weight", 1.0) * body.weight} for name, own in weighed.items()}
     with place.changing(body.seen) as table:
         table["regularizers"] = methods
         place.save(table, call.studio.roots)
     names = ", ".join(methods) or "no method"
     return {"say": f"the project now holds by {names}", "go": f"/p/{place.key}/settings#regularizers"}
+
+
+def _by_weight(name: str) -> bool:
+    """Whether its weight is what turns a method; one that the catalogue lacks is refused with the project."""
+    return name not in REGULARIZERS or REGULARIZERS[name].dial == "weight"
 
 
 def against(call: Call, body: Against) -> Answer:

@@ -10,7 +10,7 @@ from tenuto.evaluation.board import Board, plot, shipped_board
 from tenuto.regularizers.catalogue import REGULARIZERS
 from tenuto.regularizers.explained import explain
 from tenuto.web.core import Answer, Call
-from tenuto.web.forms import methods_in
+from tenuto.web.forms import methods_in, name_methods
 from tenuto.web.places import places
 from tenuto.words import Settings, TenutoError
 
@@ -48,6 +48,6 @@ def add_method(call: Call, body: Method) -> Answer:
         raise TenutoError(f"{body.name[:40]}: no such method")
     with place.changing() as table:
         own = methods_in(table)
-        table["regularizers"] = own | {body.name: own.get(body.name, {})}
+        name_methods(table, own | {body.name: own.get(body.name, {})}, dict(table))
         place.save(table, call.studio.roots)
     return {"say": f"{place.key} now uses {body.name}", "go": f"/p/{place.key}/settings#regularizers.{body.name}"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from starlette.responses import JSONResponse, Response
 
 from tenuto.web.core import Answer, Call
-from tenuto.web.forms import judged, project_form, table_of
+from tenuto.web.forms import judged, methods_in, project_form, table_of
 from tenuto.web.marks import Change
 
 
@@ -29,4 +29,6 @@ def save(call: Call, body: Values) -> Answer | Response:
         if wrong := judged(table):
             return JSONResponse({"error": "some settings are not right yet", "fields": wrong}, 400)
         place.save(table, call.studio.roots)
-    return {"say": "saved", "reload": True}
+    staying = methods_in(table).keys() - set(body.values.get("regularizers", methods_in(table)))
+    why = f"; {', '.join(sorted(staying))} stay, for what is ticked does nothing alone" if staying else ""
+    return {"say": f"saved{why}", "reload": True}
