@@ -24,8 +24,7 @@ here is out of date. A key that is not in the schema is refused, with the neares
 the terminal; the [page](web.md) has them all as forms.
 """
 METHODS = """Each method has a section of its own, `[regularizers.<name>]`, with these settings and those that stand
-under [Methods](methods.md). No such section at all: `prior_preservation` with its defaults; `regularizers = {}`:
-none."""
+under [Methods](methods.md); `regularizers = {}`: none."""
 OF_A_CONCEPT = "What differs from `[prior]` for this concept: the same settings."
 BOUNDS = {
     "minimum": "at least {}",
@@ -52,7 +51,8 @@ def _sections(model: type[BaseModel], place: str) -> Iterator[str]:
         inner = settings_in(info.annotation)
         title = f"[[{own}]]" if get_origin(info.annotation) is tuple else f"[{own}]"
         if own == "regularizers":
-            yield from _headed("[regularizers.<name>]", METHODS, Regularizer, own)
+            told = f"{sentence(info.description or '')} {METHODS}"
+            yield from _headed("[regularizers.<name>]", told, Regularizer, own)
             yield from _sections(Regularizer, f"{own}.<name>")
         elif own == "concepts.prior":
             yield from (f"## `{title}`", "", OF_A_CONCEPT, "")

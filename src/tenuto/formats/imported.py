@@ -173,7 +173,7 @@ class Draft:
 
     def _hold(self) -> None:
         """Reg pictures that were carried are held by as there. Else what a project of ours is held by; it is named
-        where another method is, for naming one that holds leaves out those that are not named."""
+        where another method is, for one that holds by itself stands alone where it is named."""
         reg, methods = "ratio" in self.table.get("prior", {}), self.table.get("regularizers", {})
         if "prior_preservation" not in methods and (reg or methods):
             concepts = [(own.get("kind", "concept"), own.get("trigger", "")) for own in self.table.get("concepts", ())]
