@@ -88,11 +88,30 @@ class Bank:
 
     def draw(self, rng: random.Random, *, without: Collection[str] = ()) -> tuple[str, ...]:
         """A whole prompt: at most one entry of each group, in the bank's order."""
-        tags: list[str] = []
+        chosen: dict[str, str] = {}
         for group, entries in self.groups.items():
-            chosen, entry = rng.random() < self.chance[group], rng.choice(entries)
-            if group in self.people and "no humans" in tags:
-                continue
-            if chosen and group not in without:
+            takes_part, entry = rng.random() < self.chance[group], rng.choice(entries)
+            if takes_part and group not in without:
+                chosen[group] = entry
+        return self._prompt(chosen)
+
+    def spread(self, rng: random.Random, count: int) -> list[tuple[str, ...]]:
+        """So many whole prompts, among which each entry comes as often as it would in the long run, to within one:
+        what is measured on them depends less on which ones were drawn (Latin hypercube sampling, McKay, Beckman and
+        Conover 1979)."""
+        prompts: list[dict[str, str]] = [{} for _ in range(count)]
+        for group, entries in self.groups.items():
+            places = [(number + rng.random()) / count for number in range(count)]
+            rng.shuffle(places)
+            for prompt, place in zip(prompts, places, strict=True):
+                if place < self.chance[group]:
+                    prompt[group] = entries[int(place / self.chance[group] * len(entries))]
+        return [self._prompt(prompt) for prompt in prompts]
+
+    def _prompt(self, chosen: Mapping[str, str]) -> tuple[str, ...]:
+        """The tags of these entries, without what speaks of people where there are none."""
+        tags: list[str] = []
+        for group, entry in chosen.items():
+            if not (group in self.people and "no humans" in tags):
                 tags += [tag for tag in split_tags(entry) if tag not in tags]
         return tuple(tags)

@@ -119,11 +119,13 @@ def derive(
     seed: int,
     avoid: Collection[str] = (),
     purpose: str = "test",
+    spread: int = 0,
 ) -> Prompts:
     """`each` asks per row and `far` bank prompts; fewer, with the reason in `missing`, where the set or bank has no
     more.
 
-    Seeded; the same arguments give the same prompts, and more prompts of a row begin with the fewer.
+    Seeded; the same arguments give the same prompts, and more prompts of a row begin with the fewer. spread: so many
+    far prompts at a time, among which the bank's entries come as often as in the long run; 0: each by itself.
     """
     items = [item for item in items if item.concept == concept.name] or list(items)
     captions = [item.caption for item in items]
@@ -144,7 +146,8 @@ def derive(
             missing[row] = "every such prompt is already used by a prior row or the controller"
     rng = shuffler(seed, "comparison prompts", use=purpose, row="far")
     sizes = [item.bucket for item in items]
-    asks = [maker.far(rng, sizes[n % len(sizes)]) for n in range(far)]
+    drawn = [tags for _ in range(0, far, spread) for tags in bank.spread(rng, spread)] if spread else [()] * far
+    asks = [maker.far(rng, sizes[n % len(sizes)], tags) for n, tags in enumerate(drawn[:far])]
     rows["far"] = tuple(ask for ask in asks if ask is not None)
     return Prompts(rows, majorities(captions, bank.groups), missing)
 
@@ -189,9 +192,10 @@ class _Maker:
                 return Ask(row, swapped, bare, item.bucket, item.id, tuple(added), tuple(removed))
         return None
 
-    def far(self, rng: random.Random, size: Size) -> Ask | None:
+    def far(self, rng: random.Random, size: Size, tags: Sequence[str] = ()) -> Ask | None:
+        """These tags, or where they are none or somebody has them, what the bank draws."""
         for _ in range(TRIES):
-            text = join_tags(self.bank.draw(rng))
+            text, tags = join_tags(tags or self.bank.draw(rng)), ()
             if text and not has_trigger(text, self.concept.trigger) and self._claim(text):
                 return Ask("far", text, text, size)
         return None

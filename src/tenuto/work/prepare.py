@@ -316,7 +316,10 @@ def _controller(
     for concept in concepts if paths else ():
         count = ceil(paths / len(concepts))
         avoid = {own.text for own in (*prior, *chain.from_iterable(of_each))}
-        asks = derive(items, concept, bank, each=count, far=count, seed=project.seed, avoid=avoid, purpose="controller")
+        asks = derive(
+            items, concept, bank, each=count, far=count, seed=project.seed, avoid=avoid, purpose="controller",
+            spread=ceil(count / 2),
+        )  # fmt: skip
         by_turns = chain.from_iterable(zip_longest(asks.near(), asks.rows["far"]))
         chosen = [ask for ask in by_turns if ask][:count]
         of_each.append([])
