@@ -34,6 +34,27 @@ def test_nobody_wears_nothing() -> None:
     assert bank.draw(random.Random(0)) == ("no humans", "sea")
 
 
+@pytest.mark.parametrize("count", [1, 7, 20, 64])
+def test_spread_prompts_have_each_entry_as_often_as_in_the_long_run(count: int) -> None:
+    groups = {"subject": ("1girl", "1boy"), "hair": ("red hair", "bun", "bob"), "hat": ("hat",), "place": ("sea",)}
+    bank = Bank(groups, {"subject": 1.0, "hair": 0.5, "hat": 0.0, "place": 1.0})
+    prompts = bank.spread(random.Random(count), count)
+    assert len(prompts) == count
+    for group, entries in groups.items():
+        found = [sum(entry in prompt for prompt in prompts) for entry in entries]
+        assert abs(sum(found) - count * bank.chance[group]) <= 1
+        assert all(abs(own - count * bank.chance[group] / len(entries)) < 2 for own in found)
+    assert all(prompt.index("sea") == len(prompt) - 1 for prompt in prompts), "in the bank's order"
+    if count > 6:
+        assert bank.spread(random.Random(count), count) == prompts != bank.spread(random.Random(0), count)
+
+
+def test_spread_prompts_speak_of_nobody_where_nobody_is() -> None:
+    groups = {"subject": ("no humans",), "hair": ("red hair",), "place": ("sea",)}
+    bank = Bank(groups, dict.fromkeys(groups, 1.0), frozenset({"hair"}))
+    assert bank.spread(random.Random(0), 2) == [("no humans", "sea")] * 2
+
+
 def test_draws_differ() -> None:
     prompts = {Bank.bundled().draw(random.Random(seed)) for seed in range(200)}
     assert len(prompts) > 195

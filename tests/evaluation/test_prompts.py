@@ -113,6 +113,18 @@ def test_far_prompts_owe_nothing_to_the_set() -> None:
         assert not has_trigger(ask.text, TRIGGER)
 
 
+def test_spread_far_prompts_are_balanced_so_many_at_a_time() -> None:
+    items = [item(n, caption) for n, caption in enumerate(CAPTIONS)]
+    asks = derive(items, Concept("c"), BANK, each=0, far=16, seed=0, spread=12).rows["far"]
+    assert len({ask.text for ask in asks}) == 16
+    first = [ask.text for ask in asks[:12]]
+    for group in ("hair", "place", "style"):
+        assert {sum(entry in text for text in first) for entry in GROUPS[group]} == {12 // len(GROUPS[group])}
+    taken = derive(items, Concept("c"), BANK, each=0, far=16, seed=0, spread=12, avoid=first[:1]).rows["far"]
+    assert [ask.text for ask in taken[1:12]] == first[1:]
+    assert taken[0].text != first[0], "what is taken is drawn anew"
+
+
 def test_caption_without_the_trigger_gets_it() -> None:
     asks = derive([item(0, "1girl, solo, city")], Concept("c", "concept", "qqq"), BANK, each=2, far=1, seed=0).rows[
         "trained"

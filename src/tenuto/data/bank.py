@@ -96,9 +96,9 @@ class Bank:
         return self._prompt(chosen)
 
     def spread(self, rng: random.Random, count: int) -> list[tuple[str, ...]]:
-        """So many whole prompts, among which each entry comes as often as it would in the long run, to within one:
-        what is measured on them depends less on which ones were drawn (Latin hypercube sampling, McKay, Beckman and
-        Conover 1979)."""
+        """So many whole prompts, among which each group comes as often as it would in the long run, to within one, and
+        each entry to within two: what is measured on them depends less on which ones were drawn (Latin hypercube
+        sampling, McKay, Beckman and Conover 1979)."""
         prompts: list[dict[str, str]] = [{} for _ in range(count)]
         for group, entries in self.groups.items():
             places = [(number + rng.random()) / count for number in range(count)]
