@@ -36,8 +36,10 @@ RUNS, RESULTS = Path("runs/budget"), Path("docs/evidence/budget")
 BUDGETS = (0.1, 0.3)
 ASKED = 0.15
 """How far off a drift may be, as a share of the budget."""
+DRIFT_PROMPTS = 48
+"""Near the set and far from it each, as many as every set has near: the controller reads as many of both."""
 COMPARISON: dict[str, Any] = {
-    **SETTINGS["comparison"], "prompts": 2, "drift_prompts": 64, "weights": [], "curve_checkpoints": 0,
+    **SETTINGS["comparison"], "prompts": 2, "drift_prompts": DRIFT_PROMPTS, "weights": [], "curve_checkpoints": 0,
 }  # fmt: skip
 TRAINING = {"adapter": SETTINGS["training"]["adapter"]}
 HALF = {"steps": SETTINGS["training"]["steps"] // 2}

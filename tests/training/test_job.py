@@ -47,7 +47,7 @@ def test_a_drift_budget_from_the_prior_set_to_the_log(tiny_folder: Path, tmp_pat
     prepared = prepare(project(tmp_path, tiny_folder, BUDGET))
     asked = {image.prompt for image in prepared.controller.images}
     paths = DriftController().states // STATES_READ
-    assert len(prepared.controller.images) == paths == 128
+    assert len(prepared.controller.images) == paths == 64
     own = {tag for image in prepared.plan.images for tag in split_tags(image.prompt)}
     close = [len(own.intersection(split_tags(image.prompt))) for image in prepared.controller.images]
     assert min(close[::2]) > max(close[1::2]), "by turns near the set and far from it"
@@ -65,8 +65,8 @@ def test_the_controller_watches_all_concepts_by_turns(tiny_folder: Path, tmp_pat
     images = one.concepts[0].images
     concepts = [{"name": name, "images": str(images), "trigger": word} for name, word in (("c", "zxq"), ("d", "qvx"))]
     prepared = prepare(project(tmp_path, tiny_folder, BUDGET, concepts=concepts))
-    assert [image.concept for image in prepared.controller.images] == ["c", "d"] * 64
-    assert len({image.prompt for image in prepared.controller.images}) == 128
+    assert [image.concept for image in prepared.controller.images] == ["c", "d"] * 32
+    assert len({image.prompt for image in prepared.controller.images}) == 64
     assert {image.concept for image in prepared.plan.images} == {"c", "d"}
 
 

@@ -25,10 +25,9 @@ ROWS = 8
 """Rows of each role that are looked at, once in every bin of t: 8 x BINS x 2 forwards for a prompt's effect, none where
 every state of their paths says it."""
 
-PLACES, STATES_READ = 4, 2
-"""Places evenly spaced in t, as a comparison reads them, for drift is largest at low noise, where a sampler takes few
-of its steps; and how many of them are read of each of the controller's paths, by turns the one half and the other:
-prompts differ more than states of one path do."""
+STATES_READ = 4
+"""Of each of the controller's paths, evenly spaced in t, as a comparison reads them: drift is largest at low noise,
+where a sampler takes few of its steps."""
 
 AT_ONCE = 16
 """Controller states in one forward."""
@@ -53,7 +52,7 @@ class BaseProbe:
         self._prompts = prompts
         self._rows, self._draft, self._step, self._adapter, self._ranks = rows, draft, step, adapter, ranks
         self._timesteps = timesteps
-        self._sensor = [(path, index) for number, path in enumerate(paths) for index in self._read_of(path, number)]
+        self._sensor = [(path, index) for path in paths for index in self._read_of(path)]
         self._steps: dict[Role, list[Step]] = {}
         self._effects: dict[tuple[Role, At], Tensor] = {}
 
@@ -132,10 +131,8 @@ class BaseProbe:
             moved[[draft.visit for draft in batch]] = gaps
         return self._ranks.sum(moved)[list(states)]
 
-    def _read_of(self, path: BasePath, number: int) -> list[int]:
-        """The turns are those of Thue and Morse: even among every second path, every fourth, ..., near or far ones."""
-        places = evenly([path.read(index).t / self._timesteps for index in range(path.count)], PLACES)
-        return places[number.bit_count() % 2 :: PLACES // STATES_READ]
+    def _read_of(self, path: BasePath) -> list[int]:
+        return evenly([path.read(index).t / self._timesteps for index in range(path.count)], STATES_READ)
 
     def _at(self, number: int) -> Draft:
         """A controller state as a row; `visit` is its number."""

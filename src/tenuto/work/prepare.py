@@ -18,6 +18,7 @@ from tenuto.data.bank import Bank
 from tenuto.data.dataset import Concept, Item, scan, split_validation
 from tenuto.data.problems import Problem
 from tenuto.data.schedule import Arithmetic, PriorItem, Update, arithmetic, plan_updates, usage
+from tenuto.data.tags import remove_trigger
 from tenuto.evaluation.arms import check_settings
 from tenuto.evaluation.prompts import derive
 from tenuto.events import Listener, note, silent, stage, warn
@@ -307,7 +308,8 @@ def _controller(
     project: Project, concepts: Sequence[Concept], items: Sequence[Item], bank: Bank, prior: Sequence[PriorPrompt]
 ) -> PriorPlan:
     """By turns a prompt of each concept, and by turns near its set and far from it: whoever looks at the first few sees
-    some of all. None of them is a prior prompt (test prompts avoid them)."""
+    some of all. None of them is a prior prompt or a caption as it is: test prompts avoid what is taken, and would lie
+    further off, where more drifts, if the nearest were taken here (docs/findings.md)."""
     sampler = project.prior_sampler().model_copy(update={"negative": ""})
     if not sampler.guided:  # both answers of the base are needed
         sampler = sampler.model_copy(update={"guidance": SENSOR_GUIDANCE})
@@ -316,6 +318,7 @@ def _controller(
     for concept in concepts if paths else ():
         count = ceil(paths / len(concepts))
         avoid = {own.text for own in (*prior, *chain.from_iterable(of_each))}
+        avoid |= {remove_trigger(item.caption, concept.trigger, concept.class_word) for item in items}
         asks = derive(
             items, concept, bank, each=count, far=count, seed=project.seed, avoid=avoid, purpose="controller",
             spread=ceil(count / 2),
