@@ -11,6 +11,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from tenuto.data.captions import split_tags
+from tenuto.data.tags import remove_trigger
 from tenuto.project.file import make_project
 from tenuto.project.settings import Project
 from tenuto.regularizers.drift_controller import DriftController
@@ -50,8 +51,13 @@ def test_a_drift_budget_from_the_prior_set_to_the_log(tiny_folder: Path, tmp_pat
     assert len(prepared.controller.images) == paths == 64
     own = {tag for image in prepared.plan.images for tag in split_tags(image.prompt)}
     close = [len(own.intersection(split_tags(image.prompt))) for image in prepared.controller.images]
-    assert min(close[::2]) > max(close[1::2]), "by turns near the set and far from it"
+    assert min(close[::2]) >= max(close[1::2]), "by turns near the set and far from it: some far one shares two tags"
+    assert sum(close[::2]) > 3 * sum(close[1::2])
     assert asked.isdisjoint(prompt.text for prompt in prepared.prompts)
+    (concept,) = prepared.concepts
+    bare = {remove_trigger(item.caption, concept.trigger, concept.class_word) for item in prepared.items}
+    assert len(bare) == len(prepared.items)
+    assert asked.isdisjoint(bare), "test prompts avoid what is taken, and shall lie no further off"
     done = train_all(prepared, tmp_path / "run")
     last = Journal(tmp_path / "run" / "held" / "seed-0" / "log.jsonl").read()[-1]
     assert last["drift_controller.drift"] > 0
