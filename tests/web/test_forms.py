@@ -61,14 +61,20 @@ def test_what_holds_it_unnamed_is_ticked(named: tuple[str, ...]) -> None:
     table = {"concepts": [{"name": "a", "images": "p", "trigger": "word"}]}
     if named:
         table["regularizers"] = {name: {"budget": 0.2} for name in named}
-    assert {*sent(table)["regularizers"]} == {"cached_prior", "output_preservation", *named}
+    usual = ["cached_prior", "output_preservation"]
+    assert {*sent(table)["regularizers"]} == {*usual, *named}
     assert table_of(sent(table), table).get("regularizers", {}).keys() == {*named}, "and stays unnamed"
     more = {**sent(table), "regularizers": [*sent(table)["regularizers"], "drift_controller"]}
     assert table_of(more, table)["regularizers"].keys() == {"drift_controller"}
+    assert "regularizers" not in table_of({**sent(table), "regularizers": usual}, table), "the budget alone is unticked"
+    nothing = table_of({**sent(table), "regularizers": []}, table)
+    assert nothing["regularizers"] == {}, "nothing ticked is nothing held, and said so"
+    assert Project.model_validate(nothing).regularizers == {}
+    assert table_of(sent(nothing), nothing)["regularizers"] == {}
     less = {**sent(table), "regularizers": ["cached_prior"]}
     assert table_of(less, table)["regularizers"] == {"cached_prior": {}}
     other = {**sent(table), "regularizers.output_preservation.weight": "0.4"}
-    assert table_of(other, table)["regularizers"].keys() == {"cached_prior", "output_preservation", *named}
+    assert table_of(other, table)["regularizers"].keys() == {*usual, *named}
     wrong = {**sent(table), "regularizers.output_preservation.weight": "much"}
     assert judged(table_of(wrong, table)).keys() == {"regularizers.output_preservation.weight"}
     assert Project.model_validate(table_of(sent(table), table)) == Project.model_validate(table)

@@ -250,11 +250,11 @@ def name_methods(table: Table, methods: Table, before: Mapping[str, Any]) -> Non
     unnamed = {name: own for name, own in methods_in(before).items() if name not in named}
     others = {name: own for name, own in methods.items() if name not in unnamed}
     alone = all(REGULARIZERS[name]().idle_alone() for name in others)
-    if unnamed and alone and all(_same(name, methods.get(name), own) for name, own in unnamed.items()):
-        methods = others
-    table["regularizers"] = methods
-    if not methods and "regularizers" not in before:
-        del table["regularizers"]
+    untouched = unnamed and all(_same(name, methods.get(name), own) for name, own in unnamed.items())
+    if untouched and not others:
+        table.pop("regularizers", None)  # an empty table would mean that nothing holds
+    else:
+        table["regularizers"] = others if untouched and alone else methods
 
 
 def _same(name: str, own: Mapping[str, Any] | None, other: Mapping[str, Any]) -> bool:
