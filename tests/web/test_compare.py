@@ -25,8 +25,8 @@ from tests.web.server import Client
     [
         ({"arm": "plain"}, {}),
         ({"arm": "held"}, HELD),
-        ({"arm": "held", "weight": 0.5}, {own: {"weight": of["weight"] / 2} for own, of in HELD.items()}),
-        ({"arm": "held", "weight": 2}, {own: {"weight": of["weight"] * 2} for own, of in HELD.items()}),
+        ({"arm": "held", "harder": 0.5}, {own: {"weight": of["weight"] / 2} for own, of in HELD.items()}),
+        ({"arm": "held", "harder": 2}, {own: {"weight": of["weight"] * 2} for own, of in HELD.items()}),
     ],
     ids=["plain", "held", "half", "twice"],
 )
@@ -39,11 +39,19 @@ def test_what_is_carried_back_stands_in_the_file(
     assert table(workspace) == before | {"regularizers": methods}
 
 
-def test_twice_the_weights_leaves_a_budget_and_its_speed_alone(page: Client, workspace: Path) -> None:
+@pytest.mark.parametrize(("harder", "left"), [(2, 0.1), (0.5, 0.4), (1, 0.2)])
+def test_under_a_budget_harder_is_less_of_it(page: Client, workspace: Path, harder: float, left: float) -> None:
+    """The controller would take other weights back; its own weight is how fast it follows."""
     budget = {"drift_controller": {"weight": 0.0125, "budget": 0.2}}
     compared(workspace, {"held": {"regularizers": HELD | budget}})
-    page.post("/p/p/use", {"arm": "held", "weight": 2, "seen": page.seen()})
-    assert table(workspace)["regularizers"] == {own: {"weight": 2 * of["weight"]} for own, of in HELD.items()} | budget
+    page.post("/p/p/use", {"arm": "held", "harder": harder, "seen": page.seen()})
+    assert table(workspace)["regularizers"] == HELD | {"drift_controller": {"weight": 0.0125, "budget": left}}
+
+
+@pytest.mark.parametrize("harder", [0, -1, 1e9, "much"])
+def test_how_much_harder_is_checked(page: Client, workspace: Path, harder: object) -> None:
+    compared(workspace, ARMS)
+    assert page.post("/p/p/use", {"arm": "held", "harder": harder, "seen": page.seen()}).status == 400
 
 
 def test_the_strip_shows_every_prompt_that_was_drawn(page: Client, workspace: Path) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field
 from starlette.responses import Response
 
 from tenuto.evaluation.elsewhere import FOLDER as ELSEWHERE
@@ -42,7 +43,8 @@ class Use(Change):
     """An arm whose methods shall be the project's."""
 
     arm: str
-    weight: float | None = None
+    harder: float = Field(default=1.0, gt=0, le=100)
+    """So many times as hard."""
 
 
 class Against(Change):
@@ -180,7 +182,7 @@ def _second_bleed(comparison: Comparison) -> dict[str, str]:
 
 
 def use(call: Call, body: Use) -> Answer:
-    """Carry an arm's methods (or the strength of one) back into the project file."""
+    """Carry an arm's methods back into the project file, as they were or holding harder or softer."""
     place = call.place
     found = comparisons_of(place.folder)
     if not found:
@@ -188,10 +190,7 @@ def use(call: Call, body: Use) -> Answer:
     settings = Comparison.load(found[0]).arm_settings.get(body.arm)
     if settings is None:
         raise TenutoError(f"{body.arm[:40]}: no arm of this comparison")
-    methods = {name: dict(own) for name, own in settings.get("regularizers", {}).items()}
-    if body.weight is not None:
-        weighed = {name: own for name, own in methods.items() if _by_weight(name)}
-        methods |= {name: own | {"weight": own.get("weight", 1.0) * body.weight} for name, own in weighed.items()}
+    methods = _harder(settings.get("regularizers", {}), body.harder)
     with place.changing(body.seen) as table:
         table["regularizers"] = methods
         place.save(table, call.studio.roots)
@@ -199,9 +198,15 @@ def use(call: Call, body: Use) -> Answer:
     return {"say": f"the project now holds by {names}", "go": f"/p/{place.key}/settings#regularizers"}
 
 
-def _by_weight(name: str) -> bool:
-    """Whether its weight is what turns a method; one that the catalogue lacks is refused with the project."""
-    return name not in REGULARIZERS or REGULARIZERS[name].dial == "weight"
+def _harder(methods: Mapping[str, Mapping[str, Any]], times: float) -> dict[str, dict[str, Any]]:
+    """These methods, so many times the weights of all that have one; where a budget steers them, it alone: so much
+    less of it. A method that the catalogue lacks is refused with the project."""
+    dials = {name: REGULARIZERS[name].dial if name in REGULARIZERS else "weight" for name in methods}
+    turned, factor = ("budget", 1 / times) if "budget" in dials.values() else ("weight", times)
+    return {
+        name: {**own, turned: own[turned] * factor} if dials[name] == turned and turned in own else dict(own)
+        for name, own in methods.items()
+    }
 
 
 def against(call: Call, body: Against) -> Answer:
