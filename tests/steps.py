@@ -109,7 +109,7 @@ def make_run(
         updates=updates,
         sources={thing.id: thing for thing in (*items, *prior)},
         rows_per_epoch=len(items),
-        sensor=[replace(thing, states=4).path() for thing in things(16, "prior", WIDE)],
+        sensor=[replace(thing, states=4).path() for thing in things(32, "prior", WIDE)],
         seed=3,
         folder=folder,
         plan=Plan({"test": 1}),

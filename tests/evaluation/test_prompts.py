@@ -107,6 +107,15 @@ def test_what_makes_no_sense_is_missing_with_a_reason() -> None:
     assert "already has every style" in prompts.missing["style"]
 
 
+def test_near_prompts_are_as_many_where_a_row_is_missing() -> None:
+    items = [item(n, caption) for n, caption in enumerate(CAPTIONS)]
+    for kind, rows in (("concept", 5), ("style", 4)):
+        asks = derive(items, Concept("c", kind, TRIGGER), BANK, each=2, near=20, far=1, seed=0)
+        assert {len(own) for row, own in asks.rows.items() if row != "far"} == {20 // rows}
+    few = derive(items, Concept("c", "concept", TRIGGER), BANK, each=2, near=5, far=1, seed=0)
+    assert all(few.rows[row] == made().rows[row][:2] for row in few.rows if row not in ("far",))
+
+
 def test_far_prompts_owe_nothing_to_the_set() -> None:
     for ask in made().rows["far"]:
         assert ask.text == ask.bare

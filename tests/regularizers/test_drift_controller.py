@@ -116,7 +116,8 @@ def test_a_sensor_reading_is_the_ratio_of_sums(tiny_base: Base, tmp_path: Path) 
 
 
 def test_states_are_read_evenly_in_t(tiny_base: Base, tmp_path: Path) -> None:
-    """Of each path four; where a sampler takes more of its steps does not count."""
+    """Of each path two of four places, of the next the other two; where a sampler takes more of its steps does not
+    count."""
     run = make_run(tiny_base, tmp_path, {"c": DriftController(), "l2": L2ToBase()})
     path, steps = run.sensor[0], tiny_base.process.steps
     shares = (1.0, 0.93, 0.85, 0.68, 0.6, 0.35, 0.15, 0.02)
@@ -128,8 +129,27 @@ def test_states_are_read_evenly_in_t(tiny_base: Base, tmp_path: Path) -> None:
         blank[0, 0, 0] = 2.0**index
         return replace(own, t=shares[index] * steps, answer=torch.zeros_like(blank), blank=blank)
 
-    run = replace(run, sensor=[replace(path, count=len(shares), read=read)])
-    assert run.probe.sensor_effects().sqrt().log2().tolist() == [2, 4, 5, 6], "at .85, .6, .35 and .15"
+    run = replace(run, sensor=[replace(path, count=len(shares), read=read)] * 2)
+    assert run.probe.sensor_effects().sqrt().log2().tolist() == [2, 5, 4, 6], "at .85 and .35, at .6 and .15"
+
+
+def test_a_path_counts_by_its_weight(tiny_base: Base, tmp_path: Path) -> None:
+    run = moved(make_run(tiny_base, tmp_path, {"c": DriftController(), "l2": L2ToBase()}))
+    weights = [0.5 + number % 3 for number in range(len(run.sensor))]
+    heavy = replace(run, sensor=[replace(path, weight=w) for path, w in zip(run.sensor, weights, strict=True)])
+    each = torch.tensor(weights).repeat_interleave(2)
+    states = range(3, len(each), 5)
+    torch.testing.assert_close(heavy.probe.sensor_effects(), run.probe.sensor_effects() * each)
+    plain = run.probe.sensor_moved(states)
+    assert plain.min() > 0
+    torch.testing.assert_close(heavy.probe.sensor_moved(states), plain * each[list(states)])
+
+
+def test_a_path_of_one_step_is_read_there(tiny_base: Base, tmp_path: Path) -> None:
+    """A distilled checkpoint's sampler may take no more."""
+    run = make_run(tiny_base, tmp_path, {"c": DriftController(), "l2": L2ToBase()})
+    run = replace(run, sensor=[replace(path, count=1) for path in run.sensor[:5]])
+    assert len(run.probe.sensor_effects()) == 5
 
 
 class Asked:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from tenuto.training.journal import Journal
 from tenuto.training.probe import STATES_READ
 from tenuto.words import Stopped, TenutoError
 from tenuto.work.prepare import audited, prepare
+from tenuto.work.prior import build_controller, open_store
 from tenuto.work.train import train_all
 from tests.steps import SQUARE, equal
 
@@ -48,17 +50,22 @@ def test_a_drift_budget_from_the_prior_set_to_the_log(tiny_folder: Path, tmp_pat
     prepared = prepare(project(tmp_path, tiny_folder, BUDGET))
     asked = {image.prompt for image in prepared.controller.images}
     paths = DriftController().states // STATES_READ
-    assert len(prepared.controller.images) == paths == 64
+    assert len(prepared.controller.images) == paths == 128
     own = {tag for image in prepared.plan.images for tag in split_tags(image.prompt)}
     close = [len(own.intersection(split_tags(image.prompt))) for image in prepared.controller.images]
-    assert min(close[::2]) >= max(close[1::2]), "by turns near the set and far from it: some far one shares two tags"
-    assert sum(close[::2]) > 3 * sum(close[1::2])
+    far = [tags for number, tags in enumerate(close) if number % 4]
+    assert min(close[::4]) >= max(far), "every fourth is near the set"
+    assert fmean(close[::4]) > 3 * fmean(far)
+    assert sum(prepared.controller.weights) == pytest.approx(paths)
+    assert sum(prepared.controller.weights[::4]) == pytest.approx(paths / 2), "near and far count alike, as in a test"
     assert asked.isdisjoint(prompt.text for prompt in prepared.prompts)
     (concept,) = prepared.concepts
     bare = {remove_trigger(item.caption, concept.trigger, concept.class_word) for item in prepared.items}
     assert len(bare) == len(prepared.items)
     assert asked.isdisjoint(bare), "test prompts avoid what is taken, and shall lie no further off"
     done = train_all(prepared, tmp_path / "run")
+    paths_read = build_controller(prepared, open_store(prepared))
+    assert [path.weight for path in paths_read] == list(prepared.controller.weights)
     last = Journal(tmp_path / "run" / "held" / "seed-0" / "log.jsonl").read()[-1]
     assert last["drift_controller.drift"] > 0
     assert last["weight.cached_prior"] == pytest.approx(last["drift_controller.multiplier"], rel=0.5)
@@ -71,8 +78,8 @@ def test_the_controller_watches_all_concepts_by_turns(tiny_folder: Path, tmp_pat
     images = one.concepts[0].images
     concepts = [{"name": name, "images": str(images), "trigger": word} for name, word in (("c", "zxq"), ("d", "qvx"))]
     prepared = prepare(project(tmp_path, tiny_folder, BUDGET, concepts=concepts))
-    assert [image.concept for image in prepared.controller.images] == ["c", "d"] * 32
-    assert len({image.prompt for image in prepared.controller.images}) == 64
+    assert [image.concept for image in prepared.controller.images] == ["c", "d"] * 64
+    assert len({image.prompt for image in prepared.controller.images}) == 128
     assert {image.concept for image in prepared.plan.images} == {"c", "d"}
 
 

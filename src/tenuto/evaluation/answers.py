@@ -53,7 +53,8 @@ class Answers:
         if noise in self._states:
             return self._states[noise]
         s = self.settings
-        near, far = self.prompts.near()[: s.drift_prompts], self.prompts.rows["far"][: s.drift_prompts]
+        near = self.prompts.near()[: s.drift_prompts]
+        far = self.prompts.rows["far"][: len(near) or s.drift_prompts]  # both count alike
         size = near[0].size if near else self.bench.base.geometry.native
         asks = [(a.bare, a.text if self.called else None, "near", a.size) for a in near]
         asks += [(a.bare, None, "far", a.size) for a in far] + [("", None, "empty", size)]

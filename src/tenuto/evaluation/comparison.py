@@ -61,9 +61,8 @@ def compare(
     bench = Bench(
         base, sampler or sampler_of(base, settings.sampler_settings()), settings.negative, settings.batch, stop
     )
-    each = max(settings.prompts, -(-settings.drift_prompts // 5))  # five rows near the set
-    far = max(settings.prompts, settings.drift_prompts)
-    prompts = derive(items, concept, bank, each=each, far=far, seed=seed, avoid=avoid)
+    each, near, far = settings.prompts, settings.drift_prompts, max(settings.prompts, settings.drift_prompts)
+    prompts = derive(items, concept, bank, each=each, near=near, far=far, seed=seed, avoid=avoid)
     reader = Reader(bench, settings, concept, prompts, folder, tagger, bank, ground, seed, listener, dino, clip)
     numbers: dict[str, ArmNumbers] = {}
     curves: dict[str, list[Point]] = {}

@@ -16,6 +16,7 @@ import random
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from math import ceil
 from typing import Literal, TypeVar
 
 from tenuto.data.bank import Bank
@@ -117,12 +118,13 @@ def derive(
     each: int,
     far: int,
     seed: int,
+    near: int = 0,
     avoid: Collection[str] = (),
     purpose: str = "test",
     spread: int = 0,
 ) -> Prompts:
-    """`each` asks per row and `far` bank prompts; fewer, with the reason in `missing`, where the set or bank has no
-    more.
+    """`each` asks per row, or more for `near` in all rows near the set, and `far` bank prompts; fewer, with the reason
+    in `missing`, where the set or bank has no more.
 
     Seeded; the same arguments give the same prompts, and more prompts of a row begin with the fewer. spread: so many
     far prompts at a time, among which the bank's entries come as often as in the long run; 0: each by itself.
@@ -131,12 +133,11 @@ def derive(
     captions = [item.caption for item in items]
     maker = _Maker(concept, bank, captions, {fingerprint(text) for text in avoid})
     rows: dict[Row, tuple[Ask, ...]] = {}
-    missing: dict[str, str] = {}
     wanted: tuple[Row, ...] = ("trained", *AXES)
-    for row in wanted:
-        if why := maker.cannot(row):
-            missing[row] = why
-            continue
+    missing: dict[str, str] = {row: why for row in wanted if (why := maker.cannot(row))}
+    able = [row for row in wanted if row not in missing]
+    each = max(each, ceil(near / len(able)))
+    for row in able:
         rng = shuffler(seed, "comparison prompts", use=purpose, row=row)
         order = rng.sample(items, len(items))
         asks = [maker.make(row, order[n % len(order)], rng, bank.groups) for n in range(each)]

@@ -49,6 +49,8 @@ class BasePath:
     count: int
     """How many states there are."""
     read: Callable[[int], State]
+    weight: float = 1.0
+    """What each of them counts where paths are summed up."""
 
 
 Kept = dict[str, Tensor]

@@ -73,10 +73,12 @@ class Probe(Protocol):
         """What goes through each adapted layer of the base on the controller states, `count` places of it."""
 
     def sensor_effects(self) -> Tensor:
-        """Of every controller state the prompt's effect in the base, |f_base(c) - f_base(blank)|^2 [N]."""
+        """Of every controller state the prompt's effect in the base, |f_base(c) - f_base(blank)|^2, times what its path
+        counts [N]."""
 
     def sensor_moved(self, states: Sequence[int]) -> Tensor:
-        """How far the adapted answer is from the base's now, |f(c) - f_base(c)|^2, at these states [R]."""
+        """How far the adapted answer is from the base's now, |f(c) - f_base(c)|^2, times what the path counts, at these
+        states [R]."""
 
 
 @dataclass(frozen=True)

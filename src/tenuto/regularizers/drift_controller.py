@@ -51,7 +51,7 @@ class DriftController(Regularizer):
            what holds a project that names no method.
     Paper  our own; relatives are GECO, arXiv:1810.00597, and PID Lagrangians, arXiv:2007.03964.
     Cost   16 / every forwards per update, `states` at each doubling of `warmup` and at most twice at the end; a path
-           for every 4 states once, kept in the prior store.
+           for every 2 states once, kept in the prior store.
     Avoid  in short trainings, where measuring costs more than learning. A budget that cannot be reached is said.
            Beside `gram_penalty` its reading flatters: both look at the same states.
     """

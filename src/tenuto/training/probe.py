@@ -25,9 +25,10 @@ ROWS = 8
 """Rows of each role that are looked at, once in every bin of t: 8 x BINS x 2 forwards for a prompt's effect, none where
 every state of their paths says it."""
 
-STATES_READ = 4
-"""Of each of the controller's paths, evenly spaced in t, as a comparison reads them: drift is largest at low noise,
-where a sampler takes few of its steps."""
+STATES_READ = 2
+"""Of each of the controller's paths, two of four places evenly spaced in t, as a comparison reads them (drift is
+largest at low noise, where a sampler takes few of its steps), and of another path the other two: prompts differ more in
+how far they drift than the places of one prompt do."""
 
 AT_ONCE = 16
 """Controller states in one forward."""
@@ -52,7 +53,7 @@ class BaseProbe:
         self._prompts = prompts
         self._rows, self._draft, self._step, self._adapter, self._ranks = rows, draft, step, adapter, ranks
         self._timesteps = timesteps
-        self._sensor = [(path, index) for path in paths for index in self._read_of(path)]
+        self._sensor = [(path, index) for number, path in enumerate(paths) for index in self._read_of(path, number)]
         self._steps: dict[Role, list[Step]] = {}
         self._effects: dict[tuple[Role, At], Tensor] = {}
 
@@ -117,10 +118,10 @@ class BaseProbe:
         return heard.found()
 
     def sensor_effects(self) -> Tensor:
-        states = [path.read(index) for path, index in self._sensor]
-        if not states or any(state.blank is None for state in states):
+        states = [(path.weight, path.read(index)) for path, index in self._sensor]
+        if not states or any(state.blank is None for _, state in states):
             raise ValueError("controller states need both answers of the base")
-        return torch.stack([(s.answer - s.blank).square().sum() for s in states if s.blank is not None])
+        return torch.stack([w * (s.answer - s.blank).square().sum() for w, s in states if s.blank is not None])
 
     @torch.no_grad()
     def sensor_moved(self, states: Sequence[int]) -> Tensor:
@@ -128,11 +129,15 @@ class BaseProbe:
         for batch in micro_batches([self._at(number) for number in self._ranks.part(states)], AT_ONCE):
             step = self._step(batch)
             gaps = (step.predict() - step.target).square().sum(dim=(1, 2, 3)).cpu()
-            moved[[draft.visit for draft in batch]] = gaps
+            numbers = [draft.visit for draft in batch]
+            moved[numbers] = gaps * torch.tensor([self._sensor[number][0].weight for number in numbers])
         return self._ranks.sum(moved)[list(states)]
 
-    def _read_of(self, path: BasePath) -> list[int]:
-        return evenly([path.read(index).t / self._timesteps for index in range(path.count)], STATES_READ)
+    def _read_of(self, path: BasePath, number: int) -> list[int]:
+        """By turns that fall in step with no others, of kinds of prompts or of concepts (Thue-Morse)."""
+        shares = [path.read(index).t / self._timesteps for index in range(path.count)]
+        places = evenly(shares, 2 * STATES_READ)
+        return places[number.bit_count() % 2 :: 2] or places
 
     def _at(self, number: int) -> Draft:
         """A controller state as a row; `visit` is its number."""

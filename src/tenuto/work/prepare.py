@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import chain, zip_longest
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -18,9 +17,7 @@ from tenuto.data.bank import Bank
 from tenuto.data.dataset import Concept, Item, scan, split_validation
 from tenuto.data.problems import Problem
 from tenuto.data.schedule import Arithmetic, PriorItem, Update, arithmetic, plan_updates, usage
-from tenuto.data.tags import remove_trigger
 from tenuto.evaluation.arms import check_settings
-from tenuto.evaluation.prompts import derive
 from tenuto.events import Listener, note, silent, stage, warn
 from tenuto.families.base import Base, Geometry
 from tenuto.families.checkpoints import fetch_base, find_base, open_base
@@ -30,16 +27,13 @@ from tenuto.prior.plan import PriorPlan, plan_prior
 from tenuto.prior.prompts import PriorPrompt, derive_prompts, partial_filters, thinned
 from tenuto.project.settings import BaseSettings, ConceptSettings, Project
 from tenuto.regularizers.explained import held_by
-from tenuto.training.probe import STATES_READ
 from tenuto.words import TenutoError
+from tenuto.work.controller import ControllerPlan, plan_controller
 from tenuto.work.memory import Memory
 from tenuto.work.needs import lacks, shipping
 from tenuto.work.readers import find_readers
 
 DEFAULT_EPOCHS = 10
-STATES_KEPT = 8
-"""Of a controller path: twice as many as are read, so that some lie near every place of t."""
-SENSOR_GUIDANCE = 4.0
 MOST = 10_000_000
 """Rows or images that a plan may hold: a hundred times what anybody has trained on."""
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -61,8 +55,7 @@ class Outlook:
     length: Arithmetic
     prompts: tuple[PriorPrompt, ...]
     plan: PriorPlan
-    controller: PriorPlan
-    """Images whose paths the drift controller reads; none where there is no controller."""
+    controller: ControllerPlan
     ratios: Mapping[str, float] = field(default_factory=dict)
 
     def updates(self, prior: Sequence[PriorItem], ratios: Mapping[str, float], seed: int) -> list[Update]:
@@ -153,7 +146,7 @@ def look_ahead(project: Project, geometry: Geometry, pictures: Pictures | None =
     plan = plan_prior(prompts, project.prior_sampler(), seed=project.prior.seed, batch=project.prior.batch)
     return Outlook(
         project, concepts, tuple(items), tuple(validation), read.foreign, read.problems, bank, length,
-        tuple(prompts), plan, _controller(project, concepts, items, bank, prompts), ratios,
+        tuple(prompts), plan, plan_controller(project, concepts, items, bank, prompts), ratios,
     )  # fmt: skip
 
 
@@ -302,38 +295,6 @@ def _prompts(
         few = settings.per_image is None and 0 < enough < count
         prompts += thinned(own_prompts, enough) if few else own_prompts
     return prompts
-
-
-def _controller(
-    project: Project, concepts: Sequence[Concept], items: Sequence[Item], bank: Bank, prior: Sequence[PriorPrompt]
-) -> PriorPlan:
-    """By turns a prompt of each concept, and by turns near its set and far from it: whoever looks at the first few sees
-    some of all. None of them is a prior prompt or a caption as it is: test prompts avoid what is taken, and would lie
-    further off, where more drifts, if the nearest were taken here (docs/findings.md)."""
-    sampler = project.prior_sampler().model_copy(update={"negative": ""})
-    if not sampler.guided:  # both answers of the base are needed
-        sampler = sampler.model_copy(update={"guidance": SENSOR_GUIDANCE})
-    paths = ceil(project.sensor_states() / STATES_READ)
-    of_each: list[list[PriorPrompt]] = []
-    for concept in concepts if paths else ():
-        count = ceil(paths / len(concepts))
-        avoid = {own.text for own in (*prior, *chain.from_iterable(of_each))}
-        avoid |= {remove_trigger(item.caption, concept.trigger, concept.class_word) for item in items}
-        asks = derive(
-            items, concept, bank, each=count, far=count, seed=project.seed, avoid=avoid, purpose="controller",
-            spread=ceil(count / 2),
-        )  # fmt: skip
-        by_turns = chain.from_iterable(zip_longest(asks.near(), asks.rows["far"]))
-        chosen = [ask for ask in by_turns if ask][:count]
-        of_each.append([])
-        for number in range(count):
-            around, place = divmod(number, len(chosen))
-            ask = chosen[place]
-            of_each[-1].append(
-                PriorPrompt(ask.bare, f"controller {place}", concept.name, ask.size, around, caption=ask.bare)
-            )
-    prompts = list(chain.from_iterable(zip(*of_each, strict=True)))
-    return plan_prior(prompts, sampler, seed=project.prior.seed, batch=project.prior.batch)
 
 
 def audited(prepared: Outlook) -> AuditReport:

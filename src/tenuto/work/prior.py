@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from html import escape
 from pathlib import Path
 
@@ -15,7 +16,8 @@ from tenuto.prior.build import build
 from tenuto.prior.foreign import ForeignPicture, take_in
 from tenuto.prior.states import BasePath
 from tenuto.prior.store import PriorImage, PriorStore
-from tenuto.work.prepare import STATES_KEPT, Prepared
+from tenuto.work.controller import STATES_KEPT
+from tenuto.work.prepare import Prepared
 from tenuto.work.tasks import NEVER, Stop
 
 SHOWN = 24
@@ -82,7 +84,10 @@ def build_controller(
     plan = prepared.controller
     at_once = prepared.project.prior.at_once
     images = build(plan, prepared.base, store, states=STATES_KEPT, at_once=at_once, listener=listener, stop=stop)
-    return [store.path(image.id, STATES_KEPT) for image in images]
+    return [
+        replace(store.path(image.id, STATES_KEPT), weight=weight)
+        for image, weight in zip(images, plan.weights, strict=True)
+    ]
 
 
 def preview(base: Base, store: PriorStore, image: PriorImage, folder: Path) -> Path:
