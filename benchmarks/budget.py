@@ -4,9 +4,9 @@
 
 Groups of what stands under `drift_controller`: `default` (what holds where nothing but a budget is named), `alone`
 (`cached_prior`, and `output_preservation` with half of the updates). The demo's settings, each ready set at each budget
-and training seed, and the drift of the shipped LoRA at far more test prompts than the demo reads. Five minutes a set and
-seed on two cores; it goes on where it was stopped. Raw numbers are copied to docs/evidence/budget/GROUP/,
-the tables are printed.
+and training seed, and the drift of the shipped LoRA at far more test prompts than the demo reads. Five minutes a set
+and seed on two cores; it goes on where it was stopped. Raw numbers are copied to docs/evidence/budget/GROUP/, the
+tables are printed.
 """
 
 from __future__ import annotations
