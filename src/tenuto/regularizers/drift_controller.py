@@ -40,18 +40,18 @@ class DriftController(Regularizer):
         nD = sum | f - f_base |^2 / sum | f_base(c) - f_base(empty) |^2        over controller states
 
     All other methods' weights are multiplied by M. The states lie on the base's own paths, at prompts that are neither
-    trained on nor tested with, half of them near the set, and evenly spaced in t, as a comparison measures it. 64 of
-    them are watched, and what all come to over those is measured anew at each doubling of `warmup`. nD is an energy
-    ratio: 0.1 is 32 % in amplitude; nD' is nD + budget / 4. Drift starts at 0 and would overshoot while M follows: the
-    damping answers its rise before the budget is reached. M stays between `lowest` and `highest` and does not wind up
-    there. What still differs at the end is trimmed: the finished LoRA ships at the strength, up to `trim` more or less
-    than 1, at which nD over all `states` is the budget.
+    trained on nor tested with, evenly spaced in t. A quarter of the prompts is near the set, and all of those count as
+    much as all that are far from it, as in a comparison. 64 states are watched, and what all come to over those is
+    measured anew at each doubling of `warmup`. nD is an energy ratio: 0.1 is 32 % in amplitude; nD' is nD + budget / 4.
+    Drift starts at 0 and would overshoot while M follows: the damping answers its rise before the budget is reached. M
+    stays between `lowest` and `highest` and does not wind up there. What still differs at the end is trimmed: the
+    finished LoRA ships at the strength, up to `trim` more or less than 1, at which nD over all `states` is the budget.
 
     When   you would rather name a drift that is allowed than try out weights. It may be all that is named: it steers
            what holds a project that names no method.
     Paper  our own; relatives are GECO, arXiv:1810.00597, and PID Lagrangians, arXiv:2007.03964.
     Cost   16 / every forwards per update, `states` at each doubling of `warmup` and at most twice at the end; a path
-           for every 2 states once, kept in the prior store.
+           of at most 12 steps for every 2 states once, kept in the prior store.
     Avoid  in short trainings, where measuring costs more than learning. A budget that cannot be reached is said.
            Beside `gram_penalty` its reading flatters: both look at the same states.
     """
@@ -71,7 +71,8 @@ class DriftController(Regularizer):
     warmup: NonNegativeInt = 20
     """Updates before it acts. After twice, four, eight ... times as many all states are read."""
     states: PositiveInt = Field(default=256, ge=WATCHED, multiple_of=QUARTERS)
-    """Controller states: prompts differ in how far they drift, so what is kept on few of them is not kept on others."""
+    """Controller states, two of a prompt: prompts differ in how far they drift, so what is kept on few is not kept on
+    others."""
     trim: NonNegativeFloat = Field(default=0.4, lt=1)
     """How far from 1 the strength may be at which the finished LoRA ships; 0: as trained, which oft and boft need."""
     lowest: PositiveFloat = 1e-2
