@@ -107,13 +107,30 @@ def test_what_makes_no_sense_is_missing_with_a_reason() -> None:
     assert "already has every style" in prompts.missing["style"]
 
 
-def test_near_prompts_are_as_many_where_a_row_is_missing() -> None:
+@pytest.mark.parametrize(("kind", "each"), [("concept", 2), ("style", 3)])
+def test_near_prompts_are_as_many_where_a_row_is_missing(kind: Kind, each: int) -> None:
     items = [item(n, caption) for n, caption in enumerate(CAPTIONS)]
-    for kind, rows in (("concept", 5), ("style", 4)):
-        asks = derive(items, Concept("c", kind, TRIGGER), BANK, each=2, near=20, far=1, seed=0)
-        assert {len(own) for row, own in asks.rows.items() if row != "far"} == {20 // rows}
+    asks = derive(items, Concept("c", kind, TRIGGER), BANK, each=1, near=10, far=1, seed=0)
+    assert {len(own) for row, own in asks.rows.items() if row != "far"} == {each}
+
+
+def test_few_prompts_are_the_first_of_many() -> None:
+    items = [item(n, caption) for n, caption in enumerate(CAPTIONS)]
     few = derive(items, Concept("c", "concept", TRIGGER), BANK, each=2, near=5, far=1, seed=0)
-    assert all(few.rows[row] == made().rows[row][:2] for row in few.rows if row not in ("far",))
+    assert all(asks == made().rows[row][:2] for row, asks in few.rows.items() if row != "far")
+
+
+def test_more_near_prompts_lie_no_further_off() -> None:
+    """A row that is asked for is filled up with prompts that change one more tag; what is asked near the set is not."""
+    items = [item(n, caption) for n, caption in enumerate(CAPTIONS)]
+    filled, near = (
+        derive(items, Concept("c", "concept", TRIGGER), BANK, each=each, near=60, far=1, seed=0).rows["place"]
+        for each in (12, 0)
+    )
+    assert len(filled) == 12
+    assert {len(ask.added) for ask in filled} == {1, 2}
+    assert len(near) == 6, "three pictures, two places that they do not show"
+    assert {ask.added for ask in near} == {("beach",), ("forest",)}
 
 
 def test_far_prompts_owe_nothing_to_the_set() -> None:

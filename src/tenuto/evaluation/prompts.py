@@ -124,7 +124,8 @@ def derive(
     spread: int = 0,
 ) -> Prompts:
     """`each` asks per row, or more for `near` in all rows near the set, and `far` bank prompts; fewer, with the reason
-    in `missing`, where the set or bank has no more.
+    in `missing`, where the set or bank has no more. Those for `near` lie no further off however many are drawn, and
+    whoever draws first: what is left of them is as near as what was taken.
 
     Seeded; the same arguments give the same prompts, and more prompts of a row begin with the fewer. spread: so many
     far prompts at a time, among which the bank's entries come as often as in the long run; 0: each by itself.
@@ -136,11 +137,11 @@ def derive(
     wanted: tuple[Row, ...] = ("trained", *AXES)
     missing: dict[str, str] = {row: why for row in wanted if (why := maker.cannot(row))}
     able = [row for row in wanted if row not in missing]
-    each = max(each, ceil(near / len(able)))
+    most = max(each, ceil(near / len(able)))
     for row in able:
         rng = shuffler(seed, "comparison prompts", use=purpose, row=row)
         order = rng.sample(items, len(items))
-        asks = [maker.make(row, order[n % len(order)], rng, bank.groups) for n in range(each)]
+        asks = [maker.make(row, order[n % len(order)], rng, bank.groups, further=n < each) for n in range(most)]
         rows[row] = tuple(ask for ask in asks if ask is not None)
         if not rows[row]:
             del rows[row]
@@ -173,7 +174,10 @@ class _Maker:
             return f"the prompt bank {self.bank.name} has no group {' or '.join(AXES[row])}"
         return None if self._absent(str(self.axes[row])) else f"the set already has every {row} of the prompt bank"
 
-    def make(self, row: Row, item: Item, rng: random.Random, groups: Mapping[str, Sequence[str]]) -> Ask | None:
+    def make(
+        self, row: Row, item: Item, rng: random.Random, groups: Mapping[str, Sequence[str]], further: bool = True
+    ) -> Ask | None:
+        """further: with one more tag changed where that is needed for a prompt that nobody has."""
         text = item.caption
         if self.concept.trigger and not has_trigger(text, self.concept.trigger):
             text = join_tags([*split_tags(self.concept.trigger), text] if text else split_tags(self.concept.trigger))
@@ -184,7 +188,7 @@ class _Maker:
             if row != "trained":
                 group = str(self.axes[row])
                 swapped, added, removed = self._swap(swapped, group, rng.choice(self._absent(group)))
-            if row == "trained" or attempt:  # a caption as it is may be a prior prompt: change one more tag
+            if row == "trained" or (further and attempt):  # a caption as it is may be a prior prompt
                 group = rng.choice(self._present(text, free) or free)
                 swapped, more, less = self._swap(swapped, group, rng.choice(list(groups[group])))
                 added, removed = added + more, removed + less
