@@ -39,6 +39,9 @@ AXES: dict[Row, tuple[str, ...]] = {
 MAJORITY = 0.5
 """A tag is the set's own when more than this share of the captions has it."""
 TRIES = 60
+SPREAD = 32
+"""Far prompts at a time that hold the bank's entries as often as the bank does: a few tags make most of a LoRA's drift,
+and by chance they came twice as often (docs/findings.md)."""
 K = TypeVar("K", bound=str)
 T = TypeVar("T")
 
@@ -121,14 +124,14 @@ def derive(
     near: int = 0,
     avoid: Collection[str] = (),
     purpose: str = "test",
-    spread: int = 0,
+    spread: int = SPREAD,
 ) -> Prompts:
     """`each` asks per row, or more for `near` in all rows near the set, and `far` bank prompts; fewer, with the reason
     in `missing`, where the set or bank has no more. Those for `near` lie no further off however many are drawn, and
     whoever draws first: what is left of them is as near as what was taken.
 
     Seeded; the same arguments give the same prompts, and more prompts of a row begin with the fewer. spread: so many
-    far prompts at a time, among which the bank's entries come as often as in the long run; 0: each by itself.
+    far prompts at a time, among which the bank's entries come as often as in the long run.
     """
     items = [item for item in items if item.concept == concept.name] or list(items)
     captions = [item.caption for item in items]
@@ -148,7 +151,7 @@ def derive(
             missing[row] = "every such prompt is already used by a prior row or the controller"
     rng = shuffler(seed, "comparison prompts", use=purpose, row="far")
     sizes = [item.bucket for item in items]
-    drawn = [tags for _ in range(0, far, spread) for tags in bank.spread(rng, spread)] if spread else [()] * far
+    drawn = [tags for _ in range(0, far, max(spread, 1)) for tags in bank.spread(rng, spread)]
     asks = [maker.far(rng, sizes[n % len(sizes)], tags) for n, tags in enumerate(drawn[:far])]
     rows["far"] = tuple(ask for ask in asks if ask is not None)
     return Prompts(rows, majorities(captions, bank.groups), missing)
@@ -197,7 +200,7 @@ class _Maker:
                 return Ask(row, swapped, bare, item.bucket, item.id, tuple(added), tuple(removed))
         return None
 
-    def far(self, rng: random.Random, size: Size, tags: Sequence[str] = ()) -> Ask | None:
+    def far(self, rng: random.Random, size: Size, tags: Sequence[str]) -> Ask | None:
         """These tags, or where they are none or somebody has them, what the bank draws."""
         for _ in range(TRIES):
             text, tags = join_tags(tags or self.bank.draw(rng)), ()
