@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -121,6 +122,15 @@ def run(
 @pytest.fixture
 def weights(tiny_base: Base) -> dict[str, Tensor]:
     return {k: v.clone() for k, v in tiny_base.denoiser.state_dict().items()}
+
+
+def test_as_many_far_prompts_are_read_as_there_are_near_ones(tiny_base: Base, tmp_path: Path) -> None:
+    """Both count alike in the drift, also where a set has not so many near it."""
+    run(tiny_base, tmp_path, SETTINGS.model_copy(update={"seeds": (0,), "drift_prompts": 30, "weights": ()}))
+    (reading, *_) = sorted((tmp_path / "out" / "readings").glob("plain-0-predictions-*.json"))
+    kinds = {(gap["kind"], gap["prompt"]) for gap in json.loads(reading.read_text())["reading"]["gaps"]}
+    count = Counter(kind for kind, _ in kinds)
+    assert 5 < count["near"] == count["far"] < 30
 
 
 def test_whole_comparison_then_nothing_is_read_twice(
