@@ -130,7 +130,7 @@ def derive(
     in `missing`, where the set or bank has no more. Those for `near` lie no further off however many are drawn, and
     whoever draws first: what is left of them is as near as what was taken.
 
-    Seeded; the same arguments give the same prompts, and more prompts of a row begin with the fewer. spread: so many
+    Seeded; the same arguments give the same prompts, and more `each` or `far` begin with the fewer. spread: so many
     far prompts at a time, among which the bank's entries come as often as in the long run.
     """
     items = [item for item in items if item.concept == concept.name] or list(items)
