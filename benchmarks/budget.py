@@ -5,14 +5,15 @@
 Groups of what stands under `drift_controller`: `default` (what holds where nothing but a budget is named), `alone`
 (`cached_prior`, and `output_preservation` with half of the updates). The demo's settings, each ready set at each budget
 and training seed, and the drift of the shipped LoRA at far more test prompts than the demo reads. Five minutes a set
-and seed on two cores; it goes on where it was stopped. Raw numbers are copied to docs/evidence/budget/GROUP/, the
-tables are printed.
+and seed on two cores; it goes on where it was stopped. Raw numbers are copied to docs/evidence/budget/GROUP/, a file a
+set and seed, the tables are printed.
 """
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
+from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -86,9 +87,9 @@ GROUPS = {
 def main(
     groups: Annotated[list[str] | None, typer.Argument(help=f"Which: {', '.join(GROUPS)}; none: all.")] = None,
     only: Annotated[list[str] | None, typer.Option(help="Just these ready sets.")] = None,
-    seeds: Annotated[int, typer.Option(help="Training seeds.")] = len(SEEDS),
+    seeds: Annotated[int, typer.Option(help="The first so many training seeds.")] = len(SEEDS),
 ) -> None:
-    """Ctrl-C and the same command go on. Delete a set's JSON to measure it anew."""
+    """Ctrl-C and the same command go on. Delete a JSON to measure that set and seed anew."""
     with guarded() as stop, Screen() as screen:
         if strange := set(groups or ()) - set(GROUPS):
             raise TenutoError(f"{min(strange)}: no such group; there are: {', '.join(GROUPS)}")
@@ -98,41 +99,42 @@ def main(
                 raise TenutoError(f"{min(strange)}: not among the sets of {group}: {', '.join(own.sets)}")
             ways = {arm: own.held[held].way(budget) for (held, budget), arm in own.arms().items()}
             results.mkdir(parents=True, exist_ok=True)
-            for name in own.sets:
-                if (only and name not in only) or (numbers := results / f"{name}.json").is_file():
+            for seed, name in product(SEEDS[:seeds], own.sets):  # every set before any is seen again
+                numbers = results / f"{name}-{seed}.json"
+                if (only and name not in only) or numbers.is_file():
                     continue
                 sweep = sweep_on(
-                    name, ways, RUNS / "data", COMPARISON, seeds=range(seeds), training=TRAINING, about="budgets"
+                    name, ways, RUNS / "data", COMPARISON, seeds=(seed,), training=TRAINING, about="budgets"
                 )
-                done = run_sweep(sweep, runs / name, screen, stop, SideBySide(2))
-                shutil.copy(runs / name / done.concepts[name].folder / "comparison.json", numbers)
+                folder = runs / numbers.stem
+                done = run_sweep(sweep, folder, screen, stop, SideBySide(2))
+                shutil.copy(folder / done.concepts[name].folder / "comparison.json", numbers)
     for group in groups or GROUPS:
         table(group)
 
 
 def table(group: str) -> None:
-    """What was asked and what came out, seed by seed."""
+    """What was asked and what came out."""
     print(
-        "| set | held by | budget | off by | drift on test prompts | near | far | concept | forwards |\n|" + "---|" * 9
+        "| set, seed | held by | budget | off by | drift on test prompts | near | far | concept | forwards |\n|"
+        + "---|" * 9
     )
     errors = []
     for file in sorted((RESULTS / group).glob("*.json")):
         found = Comparison.load(file)
-        for (name, budget), arm in GROUPS[group].arms().items():
+        name, _, seed = file.stem.rpartition("-")
+        for (held, budget), arm in GROUPS[group].arms().items():
             own = found.arms[arm]
-            off = [value / budget - 1 for value in own["drift"].per_seed if value is not None]
-            errors += off
-            print(
-                f"| {file.stem} | {name} | {budget:g} | {', '.join(f'{error:+.0%}' for error in off)} | {told(own)} |"
-            )
+            errors.append((own["drift"].mean or 0.0) / budget - 1)
+            print(f"| {name}, {seed} | {held} | {budget:g} | {errors[-1]:+.0%} | {told(own)} |")
     kept = sum(abs(error) < ASKED for error in errors)
     print(f"\n{kept} of {len(errors)} within {ASKED:.0%}")
 
 
 def told(own: ArmNumbers) -> str:
-    """The rest of an arm's line: means over seeds."""
-    parts = own["drift"].detail
-    near, far = (sum(part[kind] for part in parts) / len(parts) for kind in ("near", "far"))
+    """The rest of an arm's line."""
+    (part,) = own["drift"].detail
+    near, far = (part[kind] for kind in ("near", "far"))
     return " | ".join(
         (
             f"{own['drift'].mean or 0:.3f}", f"{near:.3f}", f"{far:.3f}", f"{own['concept_strength'].mean or 0:.3f}",
