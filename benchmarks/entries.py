@@ -1,4 +1,4 @@
-"""Who takes part in the leaderboard: every method of the catalogue, and the trivial baselines.
+"""Who takes part in the leaderboard: every method of the catalogue, every kind of adapter, and the trivial baselines.
 
 Each method's strength is tried first (`tried`), then all stand on the board at one strength each (`entries`). A method
 that is added to the catalogue takes part by itself: its weight is tried around its own default.
@@ -38,6 +38,7 @@ SWEPT: dict[str, tuple[float, ...]] = {
 """Methods whose strength (their `dial`) is no weight, or is tried at other values than around its default; the middle
 one stands on a quick board. Those that do not regularize are not tried."""
 ADAPTER: Mapping[str, Any] = SETTINGS["training"]["adapter"]
+RATE: float = SETTINGS["training"]["optimizer"]["lr"]
 SHARE = 0.1
 ALONE: Mapping[str, Mapping[str, Any]] = {"trigger_contrast": {"share": SHARE}}
 """Settings of methods whose defaults are meant for company."""
@@ -68,7 +69,8 @@ ADAPTERS: Mapping[str, Mapping[str, Any]] = {
     "DoRA": {"dora": True}, "LoHa": {"kind": "loha"}, "LoKr": {"kind": "lokr"}, "OFT": {"kind": "oft"},
     "BOFT": {"kind": "boft"},
 }  # fmt: skip
-"""Other kinds, without regularization, at the plain LoRA's rank and learning rate, which may not suit them."""
+"""Other kinds, without regularization, at the plain LoRA's rank; what is tried is their learning rate, for the plain
+LoRA's may not suit them."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ class Entry:
     strength: str
     way: Way
     name: str = ""
-    """In the catalogue; empty: a baseline."""
+    """In the catalogue, or of the kind of adapter; empty: a baseline."""
     value: float | None = None
     """The strength as a number."""
 
@@ -103,7 +105,6 @@ def entries(chosen: Mapping[str, float], only: Sequence[str] | None = None) -> l
     found = [Entry(PLAIN, "", Way())]
     found += [_plain(f"rank {rank}", adapter={**ADAPTER, "rank": rank}) for rank in LOWER_RANKS[:most]]
     found += [_plain(f"rate {LOWER_RATE:g}", optimizer={"lr": LOWER_RATE})]
-    found += [_plain(kind, adapter={**ADAPTER, **own}) for kind, own in ADAPTERS.items() if only is None]
     found += [Entry(DEFAULT, "", Way(None, None, None, steps=None))]
     found += [Entry(LIGHT, "weight 0.1", Way(None, None, {"cached_prior": CachedPrior(weight=0.1)}, steps=None))]
     methods = [[*_at(name, chosen[name])] for name in _taking_part(only)]
@@ -113,7 +114,7 @@ def entries(chosen: Mapping[str, float], only: Sequence[str] | None = None) -> l
 def untried() -> dict[str, float]:
     """A strength for every method, without trying."""
     return {
-        name: _middle(strengths(name)) if name in SWEPT or name in TOGETHER else REGULARIZERS[name]().weight
+        name: REGULARIZERS[name]().weight if name in REGULARIZERS and name not in SWEPT else _middle(strengths(name))
         for name in _taking_part(None)
     }
 
@@ -128,6 +129,8 @@ def strengths(name: str) -> list[float]:
         return list(SWEPT[name])
     if name in TOGETHER:
         return list(CONTRASTS)
+    if name in ADAPTERS:
+        return [RATE * factor for factor in FACTORS]
     method = REGULARIZERS[name]
     values = [method().weight * factor for factor in (*FACTORS, *FURTHER.get(name, ()))]
     return [value for value in values if _allowed(method, {"weight": value})]
@@ -135,7 +138,7 @@ def strengths(name: str) -> list[float]:
 
 def _taking_part(only: Sequence[str] | None) -> list[str]:
     alone = [name for name in REGULARIZERS if not why_not(name)]
-    return [name for name in (*alone, *TOGETHER) if only is None or name in only]
+    return [name for name in (*alone, *TOGETHER, *ADAPTERS) if only is None or name in only]
 
 
 def _plain(what: str, **training: Mapping[str, Any]) -> Entry:
@@ -160,6 +163,10 @@ def _at(name: str, value: float) -> Iterator[Entry]:
     """A method at a strength, in each of its pools."""
     if name in TOGETHER:
         yield Entry(name, f"weights {CachedPrior().weight:g} and {value:g}", _both(TOGETHER[name], value), name, value)
+        return
+    if name in ADAPTERS:
+        training = {"adapter": {**ADAPTER, **ADAPTERS[name]}, "optimizer": {"lr": value}}
+        yield Entry(f"{PLAIN}, {name}", f"rate {value:g}", Way(training=training), name, value)
         return
     field = REGULARIZERS[name].dial
     own = {name: REGULARIZERS[name].model_validate({**ALONE.get(name, {}), field: value})}

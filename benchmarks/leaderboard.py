@@ -20,7 +20,7 @@ from typing import Annotated, Any, NamedTuple
 import typer
 
 from benchmarks.board_page import write_board
-from benchmarks.entries import ADAPTER, Entry, company, entries, tried, untried
+from benchmarks.entries import ADAPTER, ADAPTERS, Entry, company, entries, tried, untried
 from benchmarks.ready import PLAIN, SEEDS, Way, plain_lora, project_on, sweep_on
 from benchmarks.standings import ArmOnBoard, Cell, numbers_of, reasons_of
 from benchmarks.trial import Trial
@@ -245,7 +245,10 @@ def main(
     only: Annotated[list[str] | None, typer.Option(help="Just these ready sets.")] = None,
     seeds: Annotated[int, typer.Option(help="Only the cells of the first so many training seeds.")] = len(SEEDS),
     method: Annotated[
-        list[str] | None, typer.Option(help="Just these methods, beside the baselines; results go to the run's folder.")
+        list[str] | None,
+        typer.Option(
+            help="Just these methods or kinds of adapter, beside the baselines; results go to the run's folder."
+        ),
     ] = None,
     finalists: Annotated[bool, typer.Option(help="Only baselines, and the methods that held in the trial.")] = False,
     quick: Annotated[bool, typer.Option(help="Minutes: one set, one seed, untried strengths, few updates.")] = False,
@@ -259,8 +262,10 @@ def main(
     """Every method on the same work; Ctrl-C and the same command go on."""
     size = QUICK if quick else FULL
     with guarded() as stop, Screen() as screen, engaged(on, cpus, gpus, retries, screen, at_once) as engage:
-        if strange := set(method or ()) - REGULARIZERS.keys():
-            raise TenutoError(f"--method {min(strange)}: no such method; tenuto methods lists them")
+        if strange := set(method or ()) - REGULARIZERS.keys() - ADAPTERS.keys():
+            raise TenutoError(
+                f"--method {min(strange)}: no such method; tenuto methods lists them; adapters: {', '.join(ADAPTERS)}"
+            )
         if strange := set(only or ()) - set(ORDER):
             raise TenutoError(f"--only {min(strange)}: no such ready set; there are: {', '.join(ORDER)}")
         if method:

@@ -11,7 +11,7 @@ import pytest
 import typer
 from benchmarks import entries as entries_module
 from benchmarks import leaderboard
-from benchmarks.entries import DEFAULT, LIGHT, TOGETHER, Entry, entries, tried, untried, why_not
+from benchmarks.entries import ADAPTER, ADAPTERS, DEFAULT, LIGHT, TOGETHER, Entry, entries, tried, untried, why_not
 from benchmarks.leaderboard import Place
 from benchmarks.ready import Way, project_on, sweep_on
 from benchmarks.standings import Cell
@@ -42,7 +42,8 @@ BASELINES = {
 
 def test_every_method_of_the_catalogue_takes_part() -> None:
     everyone = entries(untried())
-    assert {entry.name for entry in everyone} == {"", *TOGETHER, *(name for name in REGULARIZERS if not why_not(name))}
+    methods = {name for name in REGULARIZERS if not why_not(name)}
+    assert {entry.name for entry in everyone} == {"", *TOGETHER, *ADAPTERS, *methods}
     assert {entry.method for entry in everyone} >= BASELINES
     some = {entry.method for entry in entries(untried(), only=("l2_to_base", "prior_preservation"))}
     assert some == SOME | {"l2_to_base", "prior_preservation, x8"}, "not what is dear, or of little use"
@@ -246,6 +247,15 @@ def test_a_method_that_did_best_at_its_last_strength_has_a_further_one() -> None
     assert tried_at["trigger_contrast"] == pytest.approx([0.1, 0.4, 1.6, 6.4])
     assert tried_at["output_preservation"] == pytest.approx([0.025, 0.1, 0.4, 1.6])
     assert tried_at["blank_preservation"] == pytest.approx([0.025, 0.1, 0.4])
+
+
+def test_another_kind_of_adapter_is_tried_at_several_learning_rates() -> None:
+    rates = [entry for entry in tried() if entry.name == "LoHa"]
+    assert [entry.label for entry in rates] == [f"plain, LoHa, rate {rate}" for rate in ("0.00025", "0.001", "0.004")]
+    assert rates[0].way.training == {
+        "adapter": {**ADAPTER, "kind": "loha"}, "optimizer": {"lr": pytest.approx(0.00025)},
+    }  # fmt: skip
+    assert "plain, LoHa" not in {entry.method for entry in entries(untried(), [])}, "who did not hold stays out"
 
 
 def test_each_ready_set_is_measured_beside_another_one() -> None:
