@@ -8,12 +8,13 @@ from pathlib import Path
 
 from jinja2 import Environment, StrictUndefined
 
-from benchmarks.entries import DEFAULT, why_not
-from benchmarks.ready import PLAIN
+from benchmarks.entries import DEFAULT, company, why_not
+from benchmarks.ready import PICTURES, PLAIN
 from benchmarks.standings import (
     AS_SHIPPED,
     FEWER_STEPS,
     LOWER_WEIGHT,
+    TOLERANCE,
     Cell,
     Duel,
     curve,
@@ -21,7 +22,10 @@ from benchmarks.standings import (
     standings,
 )
 from benchmarks.trial import HOLDS, STRONG_ENOUGH, Trial
+from tenuto.cli.demo import SETTINGS
 from tenuto.evaluation.board import Board, Reading, Standing, plot, short
+from tenuto.evaluation.curve import RESAMPLES
+from tenuto.evaluation.settings import ComparisonSettings
 from tenuto.files import write_text
 from tenuto.regularizers.catalogue import REGULARIZERS
 
@@ -52,6 +56,9 @@ def text(
 ) -> str:
     """The page."""
     beside = duels(board, DEFAULT)
+    first = [*board, *(trial.cells() if trial else ())][0]
+    tried = trial.methods() if trial else {}
+    methods = {own.method for own in found}
     environment = Environment(undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True)
     environment.filters |= {"told": Reading.told, "short": short}
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
@@ -59,9 +66,12 @@ def text(
         strong_enough=STRONG_ENOUGH,
         holds=HOLDS,
         trial=trial,
-        tried=trial.methods() if trial else {},
+        tried=tried,
         chosen={*trial.chosen().values()} if trial else set(),
-        advice=[*advice(found), *better(beside)],
+        left=[method for method in tried if method not in methods],
+        everyone=methods.issuperset(tried),
+        cells=len(board),
+        advice=[*advice(found, beside), *better(beside)],
         default=DEFAULT,
         beside=beside,
         plot=drawing,
@@ -70,10 +80,20 @@ def text(
         as_shipped=AS_SHIPPED,
         empty=_empty(board, found),
         absent=[(name, why) for name in REGULARIZERS if (why := why_not(name))],
+        company=[name for name in company() if name in methods],
+        few=_few(found),
+        parts=PARTS,
+        protocol=ComparisonSettings.model_validate(first.settings),
+        spread=sum(cell.spread > 0 for cell in board),
+        dates=sorted({cell.versions["date"] for cell in board if "date" in cell.versions}),
+        training=SETTINGS["training"],
+        pictures=PICTURES,
+        tolerance=TOLERANCE,
+        resamples=RESAMPLES,
     )
 
 
-def advice(found: Sequence[Standing]) -> list[str]:
+def advice(found: Sequence[Standing], beside: Sequence[Duel]) -> list[str]:
     """Use this, because: from the numbers alone."""
     cells = max((own.drift["1"].cells for own in found), default=0)
     usable = [own for own in found if _gets_there(own, cells) and own.method not in BASELINES]
@@ -82,13 +102,17 @@ def advice(found: Sequence[Standing]) -> list[str]:
         return ["No method gets as strong as the plain LoRA in at least half of the cells."]
     best, *others = usable
     lines = [f"**Least drift:** {_named(best)}, {best.drift['1'].told()} of the plain LoRA's{_price(best)}."]
+    alike = [_named(own) for own in others if _overlap(best.drift["1"], own.drift["1"])]
+    if alike:
+        lines.append(f"Its interval overlaps those of {', '.join(alike)}: say “no difference”.")
     cheap = next((own for own in usable if own.forwards is not None and own.forwards <= CHEAP), None)
     if cheap is not None and cheap is not best:
+        own = next((own for own in beside if own.method == cheap.method and own.drift.value is not None), None)
         lines.append(
-            f"**At no more than {CHEAP:g} times the plain LoRA's compute:** {_named(cheap)}, {cheap.drift['1'].told()}."
+            f"**At no more than {CHEAP:g} times the plain LoRA's compute:** {_named(cheap)}, {cheap.drift['1'].told()}"
+            + (f"; {own.drift.told()} of the default's drift and {own.bake.told()} of its bake" if own else "")
+            + "."
         )
-    if others and _overlap(best.drift["1"], others[0].drift["1"]):
-        lines.append(f"Between {_named(best)} and {_named(others[0])} the intervals overlap: say “no difference”.")
     return lines
 
 
@@ -139,6 +163,12 @@ def as_board(board: Sequence[Cell], found: Sequence[Standing]) -> Board:
         standings=list(found),
         curves={own.method: list(curve(board, own.method, SHARES)) for own in found if own.method not in PARTS},
     )
+
+
+def _few(found: Sequence[Standing]) -> dict[str, int]:
+    """Who was measured in less than half of the cells -> in how many."""
+    cells = {own.method: own.drift["1"].cells for own in found}
+    return {method: own for method, own in cells.items() if 2 * own < max(cells.values())}
 
 
 def _empty(board: Sequence[Cell], found: Sequence[Standing]) -> dict[str, str]:

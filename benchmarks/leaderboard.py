@@ -13,7 +13,9 @@ works, in runs/leaderboard-quick/. `--page` only writes the page.
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable, Mapping, Sequence
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -29,6 +31,7 @@ from tenuto.cli.demo import SETTINGS, called
 from tenuto.cli.guard import guarded
 from tenuto.cli.screen import Screen
 from tenuto.evaluation.board import SHIPPED
+from tenuto.evaluation.prompts import SPREAD
 from tenuto.evaluation.record import Comparison
 from tenuto.evaluation.settings import ComparisonSettings
 from tenuto.events import Listener, silent, stage, warn
@@ -165,9 +168,20 @@ def run_cell(
             )
             for entry in chosen
         },
+        spread=SPREAD,
         settings={**whole.settings, "second_lora": beside(name)},
-        versions=whole.versions,
+        versions={**whole.versions, **today()},
     )
+
+
+def today() -> dict[str, str]:
+    """When something is measured, and of which source where git knows."""
+    asked = ("git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD")
+    try:
+        commit = {"commit": subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()}
+    except (OSError, subprocess.CalledProcessError):
+        commit = {}
+    return {"date": date.today().isoformat(), **commit}
 
 
 def trained_as(chosen: Sequence[Entry], name: str, size: Size) -> dict[str, str]:

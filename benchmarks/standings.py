@@ -66,8 +66,11 @@ class Cell(Settings):
     quick: bool = False
     updates: int
     arms: dict[str, ArmOnBoard]
+    spread: int = 0
+    """Of so many far test prompts in a row each entry of the bank had its share; 0: they were drawn by chance."""
     settings: dict[str, object] = Field(default_factory=dict)
     versions: dict[str, str] = Field(default_factory=dict)
+    """Of what it was measured with; the day, and the commit where it is known."""
 
     def save(self, path: Path) -> None:
         write_text(path, self.model_dump_json(indent=1) + "\n")

@@ -175,6 +175,8 @@ def test_a_whole_one_in_small(tiny_folder: Path, tmp_path: Path, monkeypatch: py
     assert engaged == [size.runs / "head-in-a-jar-1"]
     assert [own.method for own in found.arms.values()] == ["plain", "plain, rank 2", "l2_to_base"]
     assert found.seed == 1
+    assert found.spread == 32, "far prompts are drawn that way now"
+    assert {"date", "tenuto", "torch"} <= found.versions.keys()
     assert (size.runs / "head-in-a-jar-1" / "arms" / "plain" / "seed-1").is_dir()
     assert found.settings["second_lora"] == "second-character"
     assert (size.runs / "second" / "second-character" / "lora.safetensors").is_file()

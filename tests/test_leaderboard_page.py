@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from benchmarks import leaderboard
-from benchmarks.board_page import advice, as_board, better, write_board
+from benchmarks.board_page import advice, as_board, better, text, write_board
 from benchmarks.standings import FEWER_STEPS, LOWER_WEIGHT, Cell, duels, geometric_mean, hypervolume, standings
 from benchmarks.trial import Trial
 
@@ -112,13 +112,45 @@ def test_the_page_says_what_the_numbers_say(tmp_path: Path) -> None:
     assert shown.standings == standings(board())
     assert shown.curves["hold"][-1][0] > 1.0
     assert b"prefers-color-scheme" in svg
-    lines = advice(standings(board()))
+    assert "12 pictures a set, batches of 4, rank 8 on attention and feed-forward layers, learning rate 0.001" in page
+    assert "weights 0.25, 0.5, 0.75, 1.0, 1.25, 1.5" in page, "the settings of the cells, here the usual ones"
+    assert "those that held there stand" not in page, "the trial's method stands there"
+    assert "`hold` (" not in page.partition("## How it was measured")[2], "it is in every cell"
+    assert "drawn by chance" not in page, "in all cells alike"
+    lines = advice(standings(board()), [])
     assert lines[0].startswith("**Least drift:** `hold` (weight 2), 0.18")
     assert "1.2 times its forwards" in lines[0]
     cells = board()
     late = arm("late", "weight 1", points((1.0, 0.6, 0.01)))
     cells[0] = cells[0].model_copy(update={"arms": {**cells[0].arms, "late, weight 1": late}})
-    assert advice(standings(cells)) == lines, "one cell of four is no advice"
+    assert advice(standings(cells), []) == lines, "one cell of four is no advice"
+
+
+def test_the_page_says_what_was_measured_otherwise(tmp_path: Path) -> None:
+    cells = [own.model_copy(update={"spread": 32 * number}) for number, own in enumerate(board())]
+    cells[0] = cells[0].model_copy(update={"versions": {"date": "2026-11-28"}})
+    cells[1] = cells[1].model_copy(update={"versions": {"date": "2026-11-30"}})
+    late = arm("late", "weight 1", points((1.0, 0.6, 0.01)))
+    cells[2] = cells[2].model_copy(update={"arms": {**cells[2].arms, "late, weight 1": late}})
+    trial = Trial(cell("elsewhere", 3, True, arm("nobody", "weight 1", points((1.0, 0.6, 8.0)))))
+    page = text(cells, trial, standings(cells), as_board(cells, standings(cells)), "curves.svg")
+    assert "those that held there stand here" in page
+    assert "In 1 of 4 cells the far prompts were\n  drawn by chance" in page
+    assert "- `late` (1): measured in so few cells" in page
+    assert "- Tried alone: `nobody` did not hold in the trial." in page
+    assert "- **When**: 2026-11-28 to 2026-11-30;" in page
+
+
+def test_the_first_is_told_with_those_that_may_be_as_good() -> None:
+    cells = board()
+    for number, drift in enumerate((0.45, 0.9, 0.45, 0.9)):
+        near = arm("near", "weight 3", points((1.0, 0.5, drift), (1.5, 0.7, 3 * drift)), forwards=140)
+        cells[number] = cells[number].model_copy(update={"arms": {**cells[number].arms, "near, weight 3": near}})
+    first, alike, cheap = advice(standings(cells), duels(cells, "near"))
+    assert first.startswith("**Least drift:** `near` (weight 3)")
+    assert alike == "Its interval overlaps those of `hold` (weight 2): say “no difference”."
+    assert "1.25 times the plain LoRA's compute:** `hold` (weight 2), 0.18" in cheap
+    assert cheap.endswith("; 1.1 (1.1 to 1.1) of the default's drift and 1.1 (1.1 to 1.1) of its bake.")
 
 
 def test_before_the_first_cell_the_page_has_the_trial(tmp_path: Path) -> None:
