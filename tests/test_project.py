@@ -76,6 +76,7 @@ def test_a_method_that_is_named_stands_alone_and_an_empty_section_means_none() -
     assert list(project(regularizers={"l2_to_base": {}}).regularizers) == ["l2_to_base"]
     assert project(regularizers={}).regularizers == {}
     assert project(prior={"ratio": 0}).regularizers == {}
+    assert list(project(prior={"prompts": "none"}).regularizers) == ["output_preservation"], "what needs no prior image"
     assert list(project(prior={"folders": [{"path": "reg"}]}).regularizers) == ["prior_preservation"]
     assert list(project(prior={"folders": [{"path": "more", "use": "instance"}]}).regularizers) == [
         "cached_prior", "output_preservation",
@@ -96,7 +97,8 @@ def test_a_method_that_does_nothing_alone_stands_beside_what_holds_anyhow(kinds:
     own = project(kinds, regularizers={name: {}})
     assert own.regularizers == usual | {name: REGULARIZERS[name]()}
     assert Project.model_validate(own.model_dump(mode="json")) == own
-    assert not lacks(own, [Concept("c0", trigger="word0")], [], []), "nothing is missing then"
+    lacking = lacks(own, [Concept("c0", trigger="word0")], [], [], ratios=own.ratios(), prompts=[])
+    assert not lacking, "nothing is missing then"
     with_other = project(kinds, regularizers={name: {}, "l2_to_base": {}}).regularizers
     assert [*with_other] == [name, "l2_to_base"], "whoever names one that holds says what holds"
     assert [*project(kinds, regularizers={name: {}}, prior={"ratio": 0}).regularizers] == [name]

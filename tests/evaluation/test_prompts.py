@@ -164,6 +164,14 @@ def test_without_any_trigger_both_texts_are_the_same() -> None:
     assert all(ask.text == ask.bare for ask in asks)
 
 
+def test_no_concepts_trigger_is_asked_of_the_base() -> None:
+    bank = Bank(GROUPS | {"hair": ("qwv", *GROUPS["hair"])}, BANK.chance)
+    own = Concept("c", "concept", "qqq", others=("qwv",))
+    asks = derive([item(0, "qqq, qwv, 1girl, city")], own, bank, each=4, far=16, seed=0)
+    assert all(not has_trigger(ask.bare, "qwv") for row in asks.rows.values() for ask in row)
+    assert any(has_trigger(ask.text, "qwv") for ask in asks.rows["trained"]), "it may stand beside the own one"
+
+
 def test_sentences_get_the_new_tag_added() -> None:
     text = "A photo of zxq eyes on a woman who stands in the city at night."
     ask = derive([item(0, text)], Concept("c", "concept", TRIGGER), BANK, each=1, far=1, seed=0).rows["place"][0]

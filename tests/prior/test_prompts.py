@@ -57,9 +57,8 @@ def test_other_concepts_items_are_not_ours() -> None:
 
 
 def test_class_word_and_other_triggers() -> None:
-    dog = Concept("eyes", trigger="zxq", class_word="dog")
-    other = Concept("hat", trigger="qvx hat")
-    prompts = derive_prompts(items("zxq, qvx hat, beach"), dog, BANK, PromptSettings(), others=[dog, other])
+    dog = Concept("eyes", trigger="zxq", class_word="dog", others=("qvx hat",))
+    prompts = derive_prompts(items("zxq, qvx hat, beach"), dog, BANK, PromptSettings())
     assert [prompt.text for prompt in prompts] == ["dog, beach"]
 
 

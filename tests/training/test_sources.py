@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tenuto.data.dataset import Item, VariationSettings
+from tenuto.data.dataset import Concept, Item, VariationSettings
 from tenuto.families.base import Base
 from tenuto.training.sources import InstanceSource, Masks
 from tests.steps import SQUARE
@@ -22,8 +22,7 @@ def item(path: Path, caption: str = "zxq, 1girl") -> Item:
 def source(base: Base, own: Item, variation: VariationSettings) -> InstanceSource:
     return InstanceSource(
         own,
-        "zxq",
-        "hat",
+        Concept("c", trigger="zxq", class_word="hat", others=("qwv",)),
         variation,
         0,
         lambda item, mirrored: torch.zeros(4, 8, 8),
@@ -44,6 +43,8 @@ def test_a_row_knows_its_caption_with_the_class_word(tiny_base: Base, tmp_path: 
     row = source(tiny_base, item(tmp_path / "a.png"), VariationSettings()).row(0)
     assert (row.caption, row.class_caption, row.bare_caption) == ("zxq, 1girl", "hat, 1girl", "1girl")
     assert row.mask is None
+    row = source(tiny_base, item(tmp_path / "a.png", "zxq, qwv, 1girl"), VariationSettings()).row(0)
+    assert (row.class_caption, row.bare_caption) == ("hat, 1girl", "1girl"), "the base knows no other trigger either"
 
 
 def test_transparency_is_a_mask_that_mirrors_with_the_picture(tiny_base: Base, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from tenuto.data.captions import caption_path, is_sentence, join_tags, read_capt
 from tenuto.data.images import EXTENSIONS, UNREAD_EXTENSIONS, look_of, read_image
 from tenuto.data.masks import BESIDE, find_masks, is_mask, wrong_with
 from tenuto.data.problems import Level, Problem
-from tenuto.data.tags import has_trigger
+from tenuto.data.tags import has_trigger, remove_trigger
 from tenuto.files import hash_file, hash_text
 from tenuto.randomness import seed_for
 from tenuto.words import Kind, Role, Settings, Size, TenutoError
@@ -35,6 +35,21 @@ class Concept:
     class_word: str = ""
     """What it is a case of; may be empty."""
     images: Path | None = None
+    others: tuple[str, ...] = ()
+    """The triggers of the project's other concepts: the base knows none of them either."""
+
+    @property
+    def triggers(self) -> tuple[str, ...]:
+        """Its own first."""
+        return (self.trigger, *self.others)
+
+    def untriggered(self, text: str, *, class_word: bool = True) -> str:
+        """What the base can be asked in the text's place: without any trigger, with the class word for its own."""
+        text = remove_trigger(text, self.trigger, self.class_word if class_word else "")
+        for _ in self.triggers:  # taking one out may join the parts of another
+            for trigger in self.triggers:
+                text = remove_trigger(text, trigger)
+        return text
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from typing import Literal, TypeVar
 from tenuto.data.bank import Bank
 from tenuto.data.captions import is_sentence, join_tags, split_tags
 from tenuto.data.dataset import Concept, Item
-from tenuto.data.tags import has_trigger, plain, remove_trigger
+from tenuto.data.tags import has_trigger, plain
 from tenuto.randomness import shuffler
 from tenuto.words import Size
 
@@ -195,7 +195,7 @@ class _Maker:
                 group = rng.choice(self._present(text, free) or free)
                 swapped, more, less = self._swap(swapped, group, rng.choice(list(groups[group])))
                 added, removed = added + more, removed + less
-            bare = remove_trigger(swapped, self.concept.trigger, self.concept.class_word)
+            bare = self.concept.untriggered(swapped)
             if self._claim(bare):
                 return Ask(row, swapped, bare, item.bucket, item.id, tuple(added), tuple(removed))
         return None
@@ -204,7 +204,7 @@ class _Maker:
         """These tags, or where they are none or somebody has them, what the bank draws."""
         for _ in range(TRIES):
             text, tags = join_tags(tags or self.bank.draw(rng)), ()
-            if text and not has_trigger(text, self.concept.trigger) and self._claim(text):
+            if text and not any(has_trigger(text, own) for own in self.concept.triggers) and self._claim(text):
                 return Ask("far", text, text, size)
         return None
 
@@ -227,7 +227,7 @@ class _Maker:
 
     def _present(self, text: str, groups: Sequence[str]) -> list[str]:
         """Those groups of which the caption has a tag (not part of the trigger)."""
-        tags = fingerprint(remove_trigger(text, self.concept.trigger))
+        tags = fingerprint(self.concept.untriggered(text, class_word=False))
         return [g for g in groups if any(fingerprint(entry) & tags for entry in self.bank.groups[g])]
 
     def _swap(self, text: str, group: str, entry: str) -> tuple[str, list[str], list[str]]:

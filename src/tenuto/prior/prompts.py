@@ -28,7 +28,7 @@ from tenuto.data.dataset import Concept, Item
 from tenuto.data.filtering import filter_caption
 from tenuto.data.problems import Problem
 from tenuto.data.tag_lists import TagCsv, load_tag_csv
-from tenuto.data.tags import FILTERS, has_trigger, near_misses, plain, remove_trigger
+from tenuto.data.tags import FILTERS, has_trigger, near_misses, plain
 from tenuto.randomness import shuffler
 from tenuto.words import Kind, Settings, Size, TenutoError
 
@@ -141,20 +141,17 @@ def derive_prompts(
     *,
     seed: int = 0,
     per_image: int = 1,
-    others: Sequence[Concept] = (),
 ) -> list[PriorPrompt]:
-    """`per_image` prompts for each of the concept's items, item after item.
+    """`per_image` prompts for each of the concept's items, item after item, without any trigger.
 
-    The triggers of `others` (the project's further concepts) are taken out too. Each prompt is drawn by its own name
-    (concept, item, copy), so a larger pool keeps the prompts of a smaller one.
+    Each prompt is drawn by its own name (concept, item, copy), so a larger pool keeps the prompts of a smaller one.
     """
     mode = settings.mode_for(concept.kind)
     if mode == "none":
         return []
     mine = [item for item in items if item.concept == concept.name]
     known = load_tag_csv(settings.tag_csv) if settings.tag_csv else None
-    triggers = [concept.trigger, *(other.trigger for other in others if other.name != concept.name)]
-    kept = [_kept_tags(item.caption, concept, triggers, settings, known) for item in mine]
+    kept = [_kept_tags(item.caption, concept, settings, known) for item in mine]
     subject = _usual_subject(kept, concept)
     own = read_own_prompts(settings.own) if mode == "own" else []
 
@@ -166,13 +163,13 @@ def derive_prompts(
                 case "own":
                     text = own[(copy * len(mine) + number) % len(own)]
                 case "random":
-                    text = _clean(join_tags(bank.draw(rng)), concept, triggers, class_word=False)
+                    text = _clean(join_tags(bank.draw(rng)), concept, class_word=False)
                 case "half":
-                    text = _half(tags, bank, rng, concept, triggers)
+                    text = _half(tags, bank, rng, concept)
                 case "match":
                     text = join_tags(tags)
             if settings.enrich and mode in ("match", "half"):
-                text = _enriched(text, bank, rng, concept, triggers, subject)
+                text = _enriched(text, bank, rng, concept, subject)
             if mode != "own":
                 text = _prefixed(text, settings.prefix)
             words = {"full": text, "class": concept.class_word, "none": ""}[settings.captions]
@@ -216,25 +213,19 @@ def read_own_prompts(path: Path | None) -> list[str]:
 # -- How a prompt comes about -----------------------------------------------------------------------------------------
 
 
-def _clean(text: str, concept: Concept, triggers: Sequence[str], *, class_word: bool = True) -> str:
+def _clean(text: str, concept: Concept, *, class_word: bool = True) -> str:
     """Without any trigger and without calls of other networks (`<lora:...>`): the base alone is asked."""
     text = join_tags(tag for tag in split_tags(text) if not (tag.startswith("<") and tag.endswith(">")))
-    text = remove_trigger(text, concept.trigger, concept.class_word if class_word else "")
-    for _ in triggers:  # taking one out may join the parts of another
-        for trigger in triggers:
-            text = remove_trigger(text, trigger)
-    return text
+    return concept.untriggered(text, class_word=class_word)
 
 
-def _kept_tags(
-    caption: str, concept: Concept, triggers: Sequence[str], settings: PromptSettings, known: TagCsv | None
-) -> tuple[str, ...]:
+def _kept_tags(caption: str, concept: Concept, settings: PromptSettings, known: TagCsv | None) -> tuple[str, ...]:
     """What the caption leaves to a prior prompt."""
     keep = (concept.class_word, *split_tags(settings.prefix), *settings.quality)
-    return split_tags(filter_caption(_clean(caption, concept, triggers), settings.filters, known, keep)[0])
+    return split_tags(filter_caption(_clean(caption, concept), settings.filters, known, keep)[0])
 
 
-def _half(tags: Sequence[str], bank: Bank, rng: random.Random, concept: Concept, triggers: Sequence[str]) -> str:
+def _half(tags: Sequence[str], bank: Bank, rng: random.Random, concept: Concept) -> str:
     """A half of the tags (rounded up, in their order), filled up to the old number from groups they do not touch."""
     chosen = set(rng.sample(range(len(tags)), (len(tags) + 1) // 2))
     kept = [tag for index, tag in enumerate(tags) if index in chosen]
@@ -242,7 +233,7 @@ def _half(tags: Sequence[str], bank: Bank, rng: random.Random, concept: Concept,
     if any(_is_subject(tag, concept) for tag in kept):
         taken.add("subject")
     new = [tag for tag in bank.draw(rng, without=taken) if tag not in kept]
-    new = [tag for tag in new if not any(has_trigger(tag, trigger) for trigger in triggers)]
+    new = [tag for tag in new if not any(has_trigger(tag, trigger) for trigger in concept.triggers)]
     return join_tags([*kept, *new[: max(len(tags) - len(kept), 1)]])
 
 
@@ -258,9 +249,7 @@ def _usual_subject(captions: Sequence[Sequence[str]], concept: Concept) -> str:
     return max(counts, key=lambda tag: (counts[tag], tag)) if counts else ""
 
 
-def _enriched(
-    text: str, bank: Bank, rng: random.Random, concept: Concept, triggers: Sequence[str], subject: str
-) -> str:
+def _enriched(text: str, bank: Bank, rng: random.Random, concept: Concept, subject: str) -> str:
     tags = list(split_tags(text))
     if (
         subject
@@ -270,7 +259,7 @@ def _enriched(
         tags.insert(0, subject)
     groups = [bank.groups[name] for name in PLACE_GROUPS if name in bank.groups]
     places = [entry for group in groups for entry in group]
-    places = [entry for entry in places if not any(has_trigger(entry, trigger) for trigger in triggers)]
+    places = [entry for entry in places if not any(has_trigger(entry, trigger) for trigger in concept.triggers)]
     if places and not names_a_place(text, bank):
         tags.append(rng.choice(places))
     return join_tags(tags)

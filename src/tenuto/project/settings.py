@@ -243,7 +243,10 @@ def _usual(
     pictures = prior is not None and (prior.asks_for_pool() or prior.ratio is not None)
     pictures |= any(method.needs_company() for method in beside if method.active())
     learned = [(concept.kind, concept.trigger) for concept in concepts]
-    return usual_hold(learned, reg=reg, pictures=pictures, beside=beside)
+    found = usual_hold(learned, reg=reg, pictures=pictures, beside=beside)
+    if prior and prior.prompts == "none" and not reg:
+        return {name: method for name, method in found.items() if not method.needs_prior()}
+    return found
 
 
 class Project(Settings):
@@ -263,8 +266,8 @@ class Project(Settings):
     """What holds the base. Unset: cached_prior and, where everything has a trigger, output_preservation on a twentieth
     of the rows; where a style is learned the latter alone on all of them, or prior_preservation where prior pictures
     are asked for or something has no trigger, as where reg pictures of one's own are given; nothing where prior.ratio
-    is 0. The same where all that are named do nothing alone, as drift_controller: a `budget` is enough, and under it
-    the twentieth is a quarter."""
+    is 0, and none that reads prior images where prior.prompts is "none". The same where all that are named do nothing
+    alone, as drift_controller: a `budget` is enough, and under it the twentieth is a quarter."""
     training: TrainingSettings = TrainingSettings()
     arms: ArmsSettings = ArmsSettings()
     comparison: ComparisonSettings = ComparisonSettings()

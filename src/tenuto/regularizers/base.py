@@ -9,10 +9,10 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import ClassVar, Literal, Protocol
+from typing import Annotated, Any, ClassVar, Literal, Protocol, Self
 
 import torch
-from pydantic import NonNegativeFloat, PositiveFloat
+from pydantic import NonNegativeFloat, PositiveFloat, TypeAdapter, ValidationError, model_validator
 from torch import Tensor
 
 from tenuto.adapters.adapter import Adapter
@@ -64,7 +64,8 @@ class Probe(Protocol):
         """The prompt of every prior row of the training, by the row's id."""
 
     def effect(self, role: Role, at: At) -> Tensor:
-        """The prompt's own effect in the base, mean |f_base(c) - f_base(blank)|^2, in each of BINS bins of t [BINS]."""
+        """The prompt's own effect in the base, mean |f_base(c) - f_base(blank)|^2, in each of BINS bins of t [BINS];
+        of prompts that have words, 0 where none has."""
 
     def error(self) -> float:
         """The base's mean squared error on instance rows."""
@@ -125,6 +126,18 @@ class Regularizer(Settings):
     schedule: WeightSchedule = WeightSchedule()
     """How the weight moves over the training."""
 
+    @model_validator(mode="after")
+    def _ends_at_a_weight(self) -> Self:
+        """A weight falls to no value that it could not begin with."""
+        own = type(self).model_fields["weight"]
+        allowed: Any = Annotated[own.annotation, *own.metadata]
+        try:
+            TypeAdapter(allowed).validate_python(self.schedule.minimum)
+        except ValidationError as error:
+            (first, *_) = error.errors(include_url=False)
+            raise ValueError(f"schedule.minimum = {self.schedule.minimum:g} is no weight: {first['msg']}") from error
+        return self
+
     def weight_at(self, epoch: float) -> float:
         """The weight that is in the loss, and in the log, at this epoch."""
         return self.schedule.at(self.weight, epoch)
@@ -153,6 +166,10 @@ class Regularizer(Settings):
 
     def needs_trigger(self) -> bool:
         """Whether it makes no sense without a trigger that can be replaced."""
+        return False
+
+    def needs_words(self) -> bool:
+        """Whether it measures by what prompts do, so that some caption must have a word."""
         return False
 
     def needs_company(self) -> bool:
@@ -204,6 +221,11 @@ class Regularizer(Settings):
         return nullcontext()
 
     # -- the loss -------------------------------------------------------------------------------------------------
+
+    def learn(self, step: Step, instance: Tensor) -> Tensor:
+        """Put something else in the place of the per-row values of the instance term [B], before any method weighs
+        them."""
+        return instance
 
     def weigh(self, step: Step, instance: Tensor) -> Tensor:
         """Change the per-row values of the instance term [B]."""

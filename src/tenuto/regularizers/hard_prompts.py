@@ -12,8 +12,8 @@ from torch import Tensor
 
 from tenuto.adapters.adapter import Adapter
 from tenuto.regularizers.base import Done, Memory, Probe, Regularizer
-from tenuto.regularizers.draft import KEPT
-from tenuto.regularizers.normal import bins_of, least_effect
+from tenuto.regularizers.draft import KEPT, UNASKED
+from tenuto.regularizers.normal import bins_of, measured
 from tenuto.regularizers.step import Step, squared_error
 
 FOLLOWS = 0.3
@@ -49,6 +49,9 @@ class HardPrompts(Regularizer):
     def needs_company(self) -> bool:
         return True
 
+    def needs_words(self) -> bool:
+        return True
+
     def init(self, adapter: Adapter, probe: Probe) -> Memory:
         prompts = probe.prior_prompts()
         numbers = {prompt: number for number, prompt in enumerate(dict.fromkeys(prompts.values()))}
@@ -56,7 +59,7 @@ class HardPrompts(Regularizer):
             "rows": torch.tensor([_number(name) for name in prompts], dtype=torch.int64),
             "prompts": torch.tensor([numbers[prompt] for prompt in prompts.values()], dtype=torch.int64),
             "drift": torch.full((len(numbers),), torch.nan, dtype=torch.float64),
-            "effect": least_effect(probe.effect("prior", "own")),
+            "effect": measured(probe, "prior", "own"),
         }
 
     def weigh_held(self, step: Step, held: Tensor, memory: Memory) -> Tensor:
@@ -68,7 +71,7 @@ class HardPrompts(Regularizer):
     def factor(self, drift: Tensor, prompt: int, epoch: float) -> float:
         """What a row of this prompt counts."""
         known = drift[~drift.isnan()]
-        if drift[prompt].isnan() or not bool(known.any()):
+        if drift[prompt].isnan() or not known.any():  # nothing was read, or nothing has moved
             return 1.0
         hard = float(drift[prompt] ** self.power / (known**self.power).mean())
         return min(1 + self.weight_at(epoch) * (hard - 1), self.most)
@@ -99,9 +102,9 @@ class HardPrompts(Regularizer):
 
     @staticmethod
     def _prompts(step: Step, memory: Memory) -> dict[int, int]:
-        """The prompt of each prior row; rows that are held without words have none."""
+        """The prompt of each prior row; rows that are held without words, or at the negative prompt, have none."""
         known = dict(zip(memory["rows"].tolist(), memory["prompts"].tolist(), strict=True))
-        asked = [row for row in step.rows("prior") if step.texts["own"][row]]
+        asked = [row for row in step.rows("prior") if step.texts["own"][row] and UNASKED not in step.marks[row]]
         return {row: known[_number(step.ids[row])] for row in asked if _number(step.ids[row]) in known}
 
     def after_update(self, adapter: Adapter, memory: Memory, done: Done) -> Memory:
@@ -113,7 +116,7 @@ class HardPrompts(Regularizer):
 
     def notes(self, memory: Memory) -> Mapping[str, float]:
         known = memory["drift"][~memory["drift"].isnan()]
-        return {"spread": float(known.max() / known.mean())} if bool(known.any()) else {}
+        return {"spread": float(known.max() / known.mean())} if known.any() else {}
 
 
 def _number(name: str) -> int:

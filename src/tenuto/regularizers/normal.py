@@ -7,7 +7,8 @@
 At weight 1 a gap as large as the prompt's own effect counts as much as the instance term. That is strong: on pocket it
 is some 60 times a raw mean square, and a drift of a tenth wants a tenth of it or less. Sums are pooled within a bin and
 never averaged as ratios; where g is next to nothing (low noise), G is not let below FLOOR of its mean over the bins.
-G is estimated once, before the first update, on a few of the first rows, and kept in memory.
+G is estimated once, before the first update, on a few of the first rows, and kept in memory. Prompts without words have
+no effect; where all that is to be measured has none (captions that are the trigger alone), it is the captions' own.
 """
 
 from __future__ import annotations
@@ -18,13 +19,12 @@ from torch import Tensor
 from tenuto.adapters.adapter import Adapter
 from tenuto.regularizers.base import Done, Memory, Probe, Regularizer
 from tenuto.regularizers.step import At, Rows, Step
-from tenuto.words import Role
+from tenuto.words import Role, TenutoError
 
 BINS = 4
 FLOOR = 0.1
 SLOW = 0.98
 """Decay of the mean of the instance term."""
-TINY = 1e-12
 
 
 def bins_of(t: Tensor, steps: int) -> Tensor:
@@ -32,9 +32,18 @@ def bins_of(t: Tensor, steps: int) -> Tensor:
     return (t.float() * BINS / steps).long().clamp(0, BINS - 1)
 
 
-def least_effect(effect: Tensor) -> Tensor:
-    """The effect in each bin [BINS], not let below FLOOR of its mean."""
-    return effect.clamp(min=max(FLOOR * float(effect.mean()), TINY))
+def measured(probe: Probe, role: Role, at: At) -> Tensor:
+    """The effect of prompts in each bin [BINS], not let below FLOOR of its mean. Raises TenutoError where no caption
+    has a word."""
+    effect = probe.effect(role, at)
+    if not effect.any():
+        effect = probe.effect("instance", "own")
+    if not effect.any():
+        raise TenutoError(
+            "no caption has a word, so that nothing says how much a prompt moves, by which weights are measured; write "
+            "captions, or set normalised = false with a weight of its own"
+        )
+    return effect.clamp(min=FLOOR * float(effect.mean()))
 
 
 class Distilled(Regularizer):
@@ -43,6 +52,9 @@ class Distilled(Regularizer):
     normalised: bool = True
     """Whether the gap is measured by the prompt's own effect. False: a raw mean square, 1 to 3 orders smaller."""
 
+    def needs_words(self) -> bool:
+        return self.normalised
+
     def measure(self) -> tuple[Role, At]:
         """Whose prompt's effect is the measure."""
         return "prior", "own"
@@ -50,7 +62,7 @@ class Distilled(Regularizer):
     def init(self, adapter: Adapter, probe: Probe) -> Memory:
         if not self.normalised:
             return {}
-        return {"effect": least_effect(probe.effect(*self.measure())), "error": torch.tensor(probe.error())}
+        return {"effect": measured(probe, *self.measure()), "error": torch.tensor(probe.error())}
 
     def after_update(self, adapter: Adapter, memory: Memory, done: Done) -> Memory:
         if not self.normalised or "instance" not in done.terms:

@@ -16,7 +16,7 @@ from tenuto.ranks import ALONE, Ranks
 from tenuto.regularizers.base import Activations
 from tenuto.regularizers.draft import Draft
 from tenuto.regularizers.normal import BINS, bins_of
-from tenuto.regularizers.step import At, Step, squared_error
+from tenuto.regularizers.step import At, Rows, Step, squared_error
 from tenuto.training.listening import Listening
 from tenuto.training.rows import Row, micro_batches
 from tenuto.words import Role
@@ -69,11 +69,11 @@ class BaseProbe:
 
     def _kept(self, role: Role) -> list[State]:
         """Every state of the first rows' paths, with the base's answers to the prompt and to no words; none where a row
-        has no such path, or a bin no state."""
+        has no such path, or a bin no state. A prompt without words has no effect to tell."""
         paths = [row.path for row in self._rows(role)]
         if any(path is None or path.negative for path in paths):
             return []
-        states = [path.read(index) for path in paths if path for index in range(path.count)]
+        states = [path.read(index) for path in paths if path and path.prompt for index in range(path.count)]
         seen = {int(bins_of(torch.tensor(state.t), self._timesteps)) for state in states if state.blank is not None}
         return states if len(seen) == BINS and all(state.blank is not None for state in states) else []
 
@@ -85,10 +85,13 @@ class BaseProbe:
         )
 
     def _asked_effect(self, role: Role, at: At) -> Tensor:
-        def moved(step: Step) -> Tensor:
-            return squared_error(step.predict(at=at, adapter=False), step.predict(at="blank", adapter=False))
+        def moved(step: Step, rows: Rows) -> Tensor:
+            return squared_error(
+                step.predict(rows, at=at, adapter=False), step.predict(rows, at="blank", adapter=False)
+            )
 
-        return self._by_bin([(step.t, moved(step)) for step in self._of(role)])
+        asked = [(step, tuple(row for row, text in enumerate(step.texts[at]) if text)) for step in self._of(role)]
+        return self._by_bin([(step.t[list(rows)], moved(step, rows)) for step, rows in asked if rows])
 
     def _by_bin(self, moved: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
         """The mean in each bin of t [BINS], of (t [R], values [R])."""

@@ -10,9 +10,8 @@ from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
 from tenuto.data.cache import Cache, key_of
-from tenuto.data.dataset import Item, VariationSettings, flipped, vary
+from tenuto.data.dataset import Concept, Item, VariationSettings, flipped, vary
 from tenuto.data.images import fit, read_alpha, read_image, read_mask
-from tenuto.data.tags import remove_trigger
 from tenuto.events import Listener, progress
 from tenuto.families.base import Base
 from tenuto.prior.store import PriorImage, PriorStore
@@ -34,8 +33,7 @@ class InstanceSource:
     """One of the user's pictures."""
 
     item: Item
-    trigger: str
-    class_word: str
+    concept: Concept
     variation: VariationSettings
     seed: int
     latents: Callable[[Item, bool], Tensor]
@@ -46,7 +44,7 @@ class InstanceSource:
     def row(self, visit: int) -> Row:
         rng = shuffler(self.seed, "variation", row=self.item.id, visit=visit)
         mirrored = flipped(self.variation, rng)
-        caption = vary(self.item.caption, self.variation, rng, self.trigger)
+        caption = vary(self.item.caption, self.variation, rng, self.concept.trigger)
         return Row(
             self.item.id,
             visit,
@@ -55,8 +53,8 @@ class InstanceSource:
             caption,
             self.chunks(caption),
             self.latents(self.item, mirrored),
-            remove_trigger(caption, self.trigger, self.class_word),
-            remove_trigger(caption, self.trigger),
+            self.concept.untriggered(caption),
+            self.concept.untriggered(caption, class_word=False),
             self.mask(self.item, mirrored),
             varied=caption not in (self.item.caption, ""),
         )

@@ -9,7 +9,6 @@ from math import ceil
 
 from tenuto.data.bank import Bank
 from tenuto.data.dataset import Concept, Item
-from tenuto.data.tags import remove_trigger
 from tenuto.evaluation.prompts import derive
 from tenuto.prior.plan import PriorPlan, plan_prior
 from tenuto.prior.prompts import PriorPrompt
@@ -50,7 +49,7 @@ def plan_controller(
     of_each: list[list[tuple[PriorPrompt, float]]] = []
     for concept in concepts if count else ():
         taken = {prompt.text for prompt in prior} | {prompt.text for prompt, _ in chain.from_iterable(of_each)}
-        captions = {remove_trigger(item.caption, concept.trigger, concept.class_word) for item in items}
+        captions = {concept.untriggered(item.caption) for item in items}
         near = ceil(count / NEAR_EVERY)
         far = count - near
         asks = derive(

@@ -20,7 +20,6 @@ from torch import Tensor
 from tenuto.adapters.adapter import Adapter
 from tenuto.adapters.tuners.base import weight_of
 from tenuto.data.problems import Problem
-from tenuto.data.tags import remove_trigger
 from tenuto.families.base import Base
 from tenuto.families.meter import META, Meter, bytes_of, fused_attention, tensors_of, weightless
 from tenuto.training.rows import Row
@@ -177,7 +176,7 @@ class Memory:
         item = max(prepared.items, key=lambda item: base.chunks(item.caption))
         own = next(concept for concept in prepared.concepts if concept.name == item.concept)
         chunks, latents = base.chunks(item.caption), torch.zeros(shape)
-        bare = remove_trigger(item.caption, own.trigger)
+        bare = own.untriggered(item.caption, class_word=False)
         class_caption = f"{own.class_word}, {bare}"
         for number in range(prepared.project.training.batch):
             yield Row(

@@ -8,6 +8,7 @@ from tenuto.adapters.tuners.base import TRAITS
 from tenuto.data.dataset import Concept, Item
 from tenuto.data.problems import Problem
 from tenuto.families.base import Base
+from tenuto.prior.prompts import PriorPrompt
 from tenuto.project.settings import Project
 from tenuto.regularizers.base import Regularizer
 from tenuto.training.sources import MaskOf, Masks, mask_of, no_mask
@@ -21,21 +22,34 @@ def masks_of(project: Project, base: Base) -> MaskOf:
 
 
 def lacks(
-    project: Project, concepts: Sequence[Concept], items: Sequence[Item], validation: Sequence[Item]
+    project: Project,
+    concepts: Sequence[Concept],
+    items: Sequence[Item],
+    validation: Sequence[Item],
+    *,
+    ratios: Mapping[str, float],
+    prompts: Sequence[PriorPrompt],
 ) -> list[Problem]:
-    """An error for everything that an active method, or the search for the best LoRA, needs and does not get."""
+    """An error for everything that an active method, or the search for the best LoRA, needs and does not get.
+
+    ratios: prior rows per instance row that there will be, by concept.
+    """
     active = {name: method for name, method in project.regularizers.items() if method.active()}
     cut = [own.name for own in project.concepts if project.prior_of(own).captions != "full"]
-    silent = all(project.prior_of(own).ratio == 0 for own in project.concepts)
+    wordless = not any(item.caption for item in items) and not any(prompt.caption for prompt in prompts)
     found: list[Problem] = []
     tuner = tuner_for(project)
     if project.training.best.keep and not validation:
         what, remedy = "no pictures are kept out of training", "set data.validation, e.g. to 0.1, or give more pictures"
         found.append(Problem("error", "training.best", what, remedy))
     for name, method in active.items():
-        if method.needs_prior() and silent:
-            remedy = "set prior.ratio, or take the method out"
-            found.append(Problem("error", f"regularizers.{name}", "needs prior rows, and prior.ratio is 0", remedy))
+        if method.needs_prior() and not any(ratios.values()):
+            remedy = "set prior.ratio and prior.prompts, or take the method out"
+            found.append(Problem("error", f"regularizers.{name}", "needs prior rows, and there are none", remedy))
+        if method.needs_words() and items and wordless:
+            what = "measures by how much a prompt moves, and no caption has a word"
+            remedy = "write captions, set concepts.caption, or normalised = false and a weight of its own"
+            found.append(Problem("error", f"regularizers.{name}", what, remedy))
         if (trait := method.needs_trait()) and trait not in tuner.traits:
             what = f"needs an adapter that is {TRAITS[trait]}, and {tuner.file_kind} is none"
             found.append(

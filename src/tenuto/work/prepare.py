@@ -130,9 +130,7 @@ def look_ahead(project: Project, geometry: Geometry, pictures: Pictures | None =
 
     pictures: those that were read before, where only numbers have changed since.
     """
-    concepts = tuple(
-        Concept(own.name, own.kind, own.trigger, own.class_word, Path(own.images)) for own in project.concepts
-    )
+    concepts = concepts_of(project)
     read = pictures or read_pictures(project, geometry)
     items, validation = split_validation(read.items, project.data.validation, project.seed)
     bank = bank_of(project)
@@ -148,6 +146,18 @@ def look_ahead(project: Project, geometry: Geometry, pictures: Pictures | None =
         project, concepts, tuple(items), tuple(validation), read.foreign, read.problems, bank, length,
         tuple(prompts), plan, plan_controller(project, concepts, items, bank, prompts), ratios,
     )  # fmt: skip
+
+
+def concepts_of(project: Project) -> tuple[Concept, ...]:
+    """What is to be learned, each knowing the others' triggers."""
+
+    def others(own: ConceptSettings) -> tuple[str, ...]:
+        return tuple(other.trigger for other in project.concepts if other is not own and other.trigger)
+
+    return tuple(
+        Concept(own.name, own.kind, own.trigger, own.class_word, Path(own.images), others(own))
+        for own in project.concepts
+    )
 
 
 @dataclass(frozen=True)
@@ -281,20 +291,24 @@ def _prompts(
     prompts: list[PriorPrompt] = []
     for concept, own in zip(concepts, project.concepts, strict=True):
         settings = project.prior_of(own)
-        if not ratios[concept.name]:
+        count = sum(item.concept == concept.name for item in items)
+        if not (ratios[concept.name] and count):
             continue
         repeats = sum(item.repeats for item in items if item.concept == concept.name)
-        count = sum(item.concept == concept.name for item in items)
         drawn = length.instance_rows * repeats / length.rows_per_epoch * ratios[concept.name]
         enough = ceil(drawn / project.visits())
         per_image = ceil(enough / count) if settings.per_image is None else settings.per_image
         _refuse_endless("prior images are made", per_image * count)
-        own_prompts = derive_prompts(
-            items, concept, bank, settings, seed=project.prior.seed, per_image=per_image, others=concepts
-        )
+        own_prompts = derive_prompts(items, concept, bank, settings, seed=project.prior.seed, per_image=per_image)
         few = settings.per_image is None and 0 < enough < count
         prompts += thinned(own_prompts, enough) if few else own_prompts
     return prompts
+
+
+def lacking(prepared: Outlook) -> list[Problem]:
+    """What the methods cannot do without, and do not get."""
+    own = prepared
+    return lacks(own.project, own.concepts, own.items, own.validation, ratios=own.ratios, prompts=own.prompts)
 
 
 def audited(prepared: Outlook) -> AuditReport:
@@ -324,7 +338,7 @@ def audited(prepared: Outlook) -> AuditReport:
         prepared.items,
         (
             *prepared.problems,
-            *lacks(project, prepared.concepts, prepared.items, prepared.validation),
+            *lacking(prepared),
             *shipping(project),
             *(memory.problems() if memory else ()),
         ),

@@ -12,7 +12,6 @@ from tenuto.adapters.adapter import Adapter
 from tenuto.data.cache import Cache
 from tenuto.data.dataset import Item
 from tenuto.data.schedule import Update, usage
-from tenuto.data.tags import remove_trigger
 from tenuto.evaluation.pictures import save_picture
 from tenuto.events import Listener, note, silent, stage, warn, without_notes
 from tenuto.families.sampling import sample
@@ -31,8 +30,8 @@ from tenuto.training.watch import DriftWatch, ValidationWatch, Watch
 from tenuto.words import TenutoError
 from tenuto.work.adapter import adapter_of
 from tenuto.work.header import training_header
-from tenuto.work.needs import lacks, masks_of
-from tenuto.work.prepare import Prepared, prepare
+from tenuto.work.needs import masks_of
+from tenuto.work.prepare import Prepared, lacking, prepare
 from tenuto.work.prior import build_controller, build_prior
 from tenuto.work.processes import SideBySide
 from tenuto.work.tasks import NEVER, Stop
@@ -115,7 +114,7 @@ def refuse(prepared: Prepared, ranks: Ranks = ALONE) -> None:
         raise TenutoError(
             f'base.device = "{device}" is one device for {ranks.count} processes; leave it out, and each takes its own'
         )
-    for problem in lacks(prepared.project, prepared.concepts, prepared.items, prepared.validation):
+    for problem in lacking(prepared):
         raise TenutoError(str(problem))
 
 
@@ -129,9 +128,9 @@ def _sources(
     captions: Mapping[str, str],
 ) -> dict[str, Source]:
     base, variation = prepared.base, prepared.project.data.variation
-    own = {concept.name: (concept.trigger, concept.class_word) for concept in prepared.concepts}
+    own = {concept.name: concept for concept in prepared.concepts}
     sources: dict[str, Source] = {
-        item.id: InstanceSource(item, *own[item.concept], variation, seed, latents, base.chunks, masks)
+        item.id: InstanceSource(item, own[item.concept], variation, seed, latents, base.chunks, masks)
         for item in prepared.items
     }
     states = prepared.project.states()
@@ -204,7 +203,7 @@ def _watches(prepared: Prepared, adapter: Adapter, latents: Latents) -> list[Wat
 
     def bare(item: Item) -> str:
         own = next(concept for concept in prepared.concepts if concept.name == item.concept)
-        return remove_trigger(item.caption, own.trigger, own.class_word)
+        return own.untriggered(item.caption)
 
     base, settings, seed = prepared.base, prepared.project.training, prepared.project.seed
     fitting = settings.micro_batch or settings.batch  # rows that fit into memory with their gradients
