@@ -244,11 +244,13 @@ def test_the_file_holds_the_trimmed_lora_and_the_adapter_is_as_trained(tiny_base
     def drift() -> float:
         return float(run.probe.sensor_moved(range(64)).sum()) / whole
 
-    budget, before = 0.8 * drift(), run.adapter.state()
+    budget, before, asked = 0.8 * drift(), run.adapter.state(), run.maker.forwards
     run.regularizers = {"c": DriftController(budget=budget)}
     said: list[str] = []
     run.listener = lambda event: said.append(str(event.data.get("text")))
     path = run.finish()
+    (closing,) = run.journal.read()
+    assert closing["forwards"] == run.maker.forwards >= asked + 64, "what the trim asked for is a cost too"
     assert all(torch.equal(before[name], value) for name, value in run.adapter.state().items())
     assert "to be at the drift budget" in said[0]
     run.adapter.detach()

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
 from tenuto.adapters.adapter import Adapter, AdapterSettings
@@ -39,11 +40,13 @@ from tenuto.regularizers.snr_weight import SnrWeight
 from tenuto.regularizers.timestep_weight import TimestepWeight
 from tenuto.regularizers.timestep_window import TimestepWindow
 from tenuto.regularizers.trigger_contrast import TriggerContrast
+from tenuto.regularizers.weight_decay import WeightDecay
 from tenuto.training.listening import places_of
 from tenuto.training.loop import Run
 from tenuto.training.objective import objective
+from tenuto.words import TenutoError
 from tests.regularizers.cases import masked, moved, run_done, with_states
-from tests.steps import EVEN, PROCESS, WIDE, hand_step, make_run, things
+from tests.steps import EVEN, PROCESS, WIDE, Thing, hand_step, make_run, things
 
 
 def constant(*values: float) -> Tensor:
@@ -281,7 +284,7 @@ def test_min_snr(prediction: Any) -> None:
     torch.testing.assert_close(SnrWeight().factor(process, t), wanted, rtol=1e-4, atol=1e-6)
     if prediction == "eps":
         debiased = SnrWeight(shape="debiased").factor(process, t)
-        torch.testing.assert_close(debiased[1:], snr[1:].rsqrt(), rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(debiased, snr.clamp(max=1000).rsqrt(), rtol=1e-4, atol=1e-6)
         step = hand_step(constant(1, 1), constant(0, 0), constant(0, 0), ("instance", "prior"), t=torch.tensor([0, 1]))
         assert float(objective(step, {"s": SnrWeight(), "p": PriorPreservation(weight=1.0)})["p"]) == 1.0
 
@@ -368,3 +371,61 @@ def test_kept_states_tell_a_prompts_effect_without_asking(tiny_base: Base, tmp_p
     fewer = make_run(tiny_base, tmp_path, {"m": CachedPrior()}, prior=with_states())
     fewer.begin()
     assert fewer.maker.forwards == 8 * 4 * 2 + 6 * 4
+
+
+def test_prompts_without_words_measure_nothing(tiny_base: Base, tmp_path: Path) -> None:
+    """A caption that is the trigger alone leaves no words; its effect is not the measure, the other captions' is."""
+    alone = [replace(thing, class_caption="", bare_caption="") for thing in things(6)]
+    some = [*alone[:3], *things(6)[3:]]
+
+    def effect(items: list[Thing], method: Distilled) -> Tensor:
+        run = make_run(tiny_base, tmp_path, {"m": method}, items=items)
+        run.begin()
+        run.adapter.detach()
+        return run.memories["m"]["effect"]
+
+    own = effect(alone, BlankPreservation())
+    assert float(own.min()) > 0
+    assert torch.equal(effect(alone, OutputPreservation()), own), "the captions as they are"
+    assert torch.equal(effect(alone, TriggerContrast()), own)
+    worded = effect(some, OutputPreservation())
+    assert float(worded.min()) > 0.3 * float(effect(things(6), OutputPreservation()).min())
+    wordless = [replace(thing, caption="") for thing in alone]
+    with pytest.raises(TenutoError, match="no caption has a word"):
+        effect(wordless, BlankPreservation())
+
+
+def test_weight_decay_leaves_the_magnitudes_of_dora(tiny_base: Base, tmp_path: Path) -> None:
+    own = AdapterSettings(rank=4, parts=("attention",), dora=True)
+    run = moved(make_run(tiny_base, tmp_path, {"m": WeightDecay(weight=0.5)}, adapter=own))
+    before = run.adapter.state()
+    run.regularizers["m"].after_update(run.adapter, {}, run_done(run, lr=0.1))
+    after = run.adapter.state()
+    for name, value in before.items():
+        torch.testing.assert_close(after[name], value if "magnitude" in name else 0.95 * value)
+    assert any("magnitude" in name for name in before)
+
+
+def test_the_gram_penalty_says_where_it_has_nothing_to_look_at(tiny_base: Base, tmp_path: Path) -> None:
+    run = make_run(tiny_base, tmp_path, {"m": GramPenalty()}, parts=("text_encoder",))
+    with pytest.raises(TenutoError, match="looks at layers of the denoiser, and none is adapted"):
+        run.begin()
+
+
+def test_what_takes_the_place_of_the_instance_term_is_weighed_whatever_the_order() -> None:
+    step = hand_step(constant(1), constant(0.5), constant(0), ("instance",), t=torch.tensor([0]))
+    both = {"s": SnrWeight(gamma=0.5), "d": DirectConsistency()}
+    values = [float(objective(step, dict(order))["instance"]) for order in (both.items(), reversed(both.items()))]
+    assert values[0] == values[1]
+    assert values[0] != float(objective(step, {"d": DirectConsistency()})["instance"])
+
+
+@pytest.mark.parametrize(
+    ("method", "minimum"), [(AdapterDropout, 1.0), (SnrWeight, 2.0), (MaxNorm, 2.0), (DirectConsistency, 1.5)]
+)
+def test_a_weight_falls_to_no_value_that_it_could_not_begin_with(method: type[Regularizer], minimum: float) -> None:
+    falling = {"shape": "linear", "minimum": minimum}
+    with pytest.raises(ValidationError, match=rf"schedule\.minimum = {minimum:g} is no weight: Input should be less"):
+        method.model_validate({"schedule": falling})
+    method.model_validate({"schedule": falling | {"minimum": 0.5}})
+    assert OutputPreservation.model_validate({"schedule": falling}).schedule.minimum == minimum, "it has no bound"

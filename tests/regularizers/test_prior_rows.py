@@ -132,6 +132,17 @@ def test_hard_prompts_hear_every_row_once_and_follow_slowly(tiny_base: Base, tmp
     torch.testing.assert_close(after["drift"][seen], 1.6 * first[seen])
 
 
+def test_hard_prompts_leave_out_what_is_held_at_the_negative_prompt(tiny_base: Base, tmp_path: Path) -> None:
+    own = {"cached_prior": CachedPrior(fresh=0, blank=1), "m": HardPrompts()}
+    run = moved(make_run(tiny_base, tmp_path, own, prior=with_states()))
+    paths = {thing.id: replace(thing.path(), negative="lowres") for thing in with_states()}
+    run.begin()
+    rows = [replace(row, path=paths.get(row.id)) for row in next(run.remaining())]
+    run.learn(rows)
+    assert run.rows["prior"] > 0
+    assert run.heard["m"].sum() == 0
+
+
 def test_hard_prompts_ask_the_base_no_more_than_the_others_do(tiny_base: Base, tmp_path: Path) -> None:
     def forwards(own: dict[str, Regularizer]) -> int:
         run = make_run(tiny_base, tmp_path / str(len(own)), own, prior=two_prompts(), steps=2)

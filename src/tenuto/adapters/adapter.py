@@ -150,6 +150,11 @@ class Adapter:
         """What is trained, in a fixed order."""
         return list(self._trained().values())
 
+    def factors(self) -> list[nn.Parameter]:
+        """Those of them that are 0 where nothing is changed, or that the change is a product of."""
+        own = [self.tuner.product(layer) or [*self.tuner.trained(layer).values()] for layer in self._layers.values()]
+        return [parameter for layer in own for parameter in layer]
+
     def _trained(self) -> dict[str, nn.Parameter]:
         """By "<prefix>.<layer>.<parameter>"."""
         return {

@@ -12,7 +12,7 @@ from torch import Tensor
 from tenuto.prior.states import BasePath
 from tenuto.randomness import shuffler
 from tenuto.regularizers.base import Memory
-from tenuto.regularizers.draft import KEPT, Draft
+from tenuto.regularizers.draft import KEPT, UNASKED, Draft
 from tenuto.regularizers.normal import Distilled
 from tenuto.regularizers.step import Step, squared_error
 
@@ -95,11 +95,13 @@ def _turn(draft: Draft, count: int, seed: int) -> int:
 
 def _kept(draft: Draft, path: BasePath, index: int, without: bool) -> Draft:
     state = path.read(index)
+    marks = {KEPT}
     if without and state.blank is not None:
         target, words = state.blank, path.negative
+        marks.add(UNASKED)
     else:
         target, words = state.answer, path.prompt
     return replace(
         draft, caption=words, class_caption=words, bare_caption=words, chunks=path.chunks,
-        t=state.t, fixed=(state.x_t, target), marks=draft.marks | {KEPT},
+        t=state.t, fixed=(state.x_t, target), marks=draft.marks | marks,
     )  # fmt: skip

@@ -18,7 +18,7 @@ class DirectConsistency(Regularizer):
 
         instance term = -log sigmoid(-beta D)      D = | f - target |^2 - | f_base - target |^2, per row
 
-    It takes the place of the instance term, so it stands before methods that weigh it. The gate, sigmoid(beta D) =
+    It takes the place of the instance term, which other methods then weigh. The gate, sigmoid(beta D) =
     1 - exp(-instance term), is read off the log: it is 1/2 at the start and near 0 when a row is learned.
 
     When   single pictures are learned by heart long before the others.
@@ -32,7 +32,7 @@ class DirectConsistency(Regularizer):
     beta: PositiveFloat = 1000.0
     """How soon a row is let go: at a gain of a few times 1 / beta. The paper's range is 1000 to 2000."""
 
-    def weigh(self, step: Step, instance: Tensor) -> Tensor:
+    def learn(self, step: Step, instance: Tensor) -> Tensor:
         rows = step.rows("instance")
         gain = step.error(rows) - step.error(rows, adapter=False)
         part = self.weight_at(step.epoch)

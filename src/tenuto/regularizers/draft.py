@@ -17,6 +17,8 @@ from tenuto.words import Role, Size
 
 KEPT = "kept state"
 """Mark of the rows whose target is the base's own kept answer."""
+UNASKED = "kept without the prompt"
+"""Mark of those whose kept answer is to the negative prompt."""
 
 
 @dataclass(frozen=True, kw_only=True)

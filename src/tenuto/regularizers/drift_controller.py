@@ -69,7 +69,8 @@ class DriftController(Regularizer):
     every: PositiveInt = 10
     """Updates between readings."""
     warmup: NonNegativeInt = 20
-    """Updates before it acts. After twice, four, eight ... times as many all states are read."""
+    """Updates before it acts, at the least: it acts from the second reading on that knows all that is watched. After
+    twice, four, eight ... times as many all states are read."""
     states: PositiveInt = Field(default=256, ge=WATCHED, multiple_of=QUARTERS)
     """Controller states, two of a prompt: prompts differ in how far they drift, so what is kept on few is not kept on
     others."""

@@ -11,6 +11,7 @@ from torch import Tensor
 from tenuto.adapters.adapter import Adapter
 from tenuto.adapters.tuners.base import Update
 from tenuto.regularizers.base import Memory, Probe, Regularizer
+from tenuto.words import TenutoError
 
 STATES = 64
 
@@ -28,7 +29,8 @@ class GramPenalty(Regularizer):
 
     When   steps must stay cheap and `l2_to_base` holds the concept back as much as the rest.
     Paper  our own; relatives are K-FAC's Laplace, arXiv:1805.07810, and RegMean, arXiv:2212.09849.
-    Cost   64 forwards once; then r x N matrices, once per update. N inputs per layer are kept in the training state.
+    Cost   64 forwards once (256 beside `drift_controller`, which has so many states); then r x N matrices, once per
+           update. N inputs per layer are kept in the training state.
     Avoid  trusting it alone: it is linear and sees one layer at a time, and where both were tried it left no less drift
            than `l2_to_base` (docs/findings.md). With DoRA it does not see the magnitudes.
     """
@@ -36,7 +38,7 @@ class GramPenalty(Regularizer):
     weight: NonNegativeFloat = 1.0
     """What a change as large as a layer's own output, in the mean over the layers, counts."""
     inputs: PositiveInt = 64
-    """N, inputs that are kept of each layer."""
+    """N, about as many inputs are kept of each layer: the same number of every controller state, at least one."""
     rho: float = Field(default=0.2, ge=0, le=1)
     """Share of the diagonal: it covers the directions that N inputs do not span."""
 
@@ -45,7 +47,13 @@ class GramPenalty(Regularizer):
 
     def init(self, adapter: Adapter, probe: Probe) -> Memory:
         memory: dict[str, Tensor] = {}
-        for name, seen in probe.activations(self.inputs).items():
+        heard = probe.activations(self.inputs)
+        if not heard:
+            raise TenutoError(
+                "regularizers.gram_penalty looks at layers of the denoiser, and none is adapted; take it out, or give "
+                "training.adapter.parts others than text_encoder"
+            )
+        for name, seen in heard.items():
             scale = max(seen.energy, 1e-12) ** -0.5
             memory[f"{name}/inputs"] = (seen.inputs * scale).half().cpu()
             memory[f"{name}/square"] = (seen.square * scale**2).float().cpu()

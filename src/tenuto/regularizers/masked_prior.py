@@ -20,7 +20,7 @@ MARK = "masked prior"
 class MaskedPrior(Distilled):
     """Where a mask says that the picture is not the concept, answer as the base answers.
 
-        L += weight * mean over masked instance rows  sum (1 - m) (f - f_base)^2 / sum (1 - m)
+        L += weight * mean over instance rows  sum (1 - m) (f - f_base)^2 / sum (1 - m)        0 without a mask
 
     Masks are pictures of their own (concepts.masks) or the pictures' transparency (data.alpha = "mask"); the instance
     term counts inside them only.

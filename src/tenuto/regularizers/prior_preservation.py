@@ -18,6 +18,8 @@ class PriorPreservation(Regularizer):
 
         L += weight * mean over prior rows | f(x_t, t, c) - target |^2        x0 = a picture that the base made
 
+    Beside `cached_prior` it has the fresh rows alone, a fifth of all, and 0 at the others.
+
     When   you want what the article did: a large prior set of pictures, which other trainers can use as well.
     Paper  DreamBooth, Ruiz et al. 2022, arXiv:2208.12242, equation 2.
     Cost   per prior row one forward and backward; each prior picture once steps x 2 forwards.

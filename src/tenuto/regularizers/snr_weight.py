@@ -21,7 +21,7 @@ class SnrWeight(Regularizer):
     """Weigh instance rows by how much signal is left in them. Prior rows keep their weight.
 
         min_snr    w = min(SNR, gamma) |dx0 / dy|^2        eps: min(SNR, gamma) / SNR;  v: min(SNR, gamma) / (SNR + 1)
-        debiased   w = sqrt(SNR) |dx0 / dy|^2              eps: 1 / sqrt(SNR);  SNR is cut at 1000
+        debiased   w = sqrt(SNR) |dx0 / dy|^2              eps: 1 / sqrt(SNR), with SNR cut at 1000
 
     (y is what the network answers; x0 follows from it.)
 
@@ -48,5 +48,5 @@ class SnrWeight(Regularizer):
         u, w = ANSWERS[process.prediction](a, s)
         change = (s / (a * w - s * u).abs().clamp(min=TINY)).square()
         snr = (a / s.clamp(min=TINY)).square()
-        wanted = snr.clamp(max=self.gamma) if self.shape == "min_snr" else snr.clamp(max=SNR_LIMIT).sqrt()
+        wanted = snr.clamp(max=self.gamma) if self.shape == "min_snr" else snr / snr.clamp(max=SNR_LIMIT).sqrt()
         return torch.flatten(wanted * change)

@@ -17,7 +17,8 @@ class WeightDecay(Regularizer):
 
         A, B <- A, B * (1 - lr * weight)
 
-    Comes on top of training.optimizer.weight_decay, which does the same (0.01 by default) without a schedule.
+    Comes on top of training.optimizer.weight_decay, which does the same (0.01 by default) without a schedule, and to
+    DoRA's magnitudes too, which are left alone here: they begin at the base's own.
 
     When   a training is long: a light brake beside other methods.
     Paper  Decoupled weight decay, arXiv:1711.05101; on LoRAs "learns less, forgets less", arXiv:2405.09673.
@@ -30,6 +31,6 @@ class WeightDecay(Regularizer):
 
     @torch.no_grad()
     def after_update(self, adapter: Adapter, memory: Memory, done: Done) -> Memory:
-        for parameter in adapter.parameters():
+        for parameter in adapter.factors():
             parameter.mul_(1 - done.lr * self.weight_at(done.epoch))
         return memory

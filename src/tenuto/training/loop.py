@@ -368,14 +368,23 @@ class Run:
         self.best = Best(**state.standing["best"])
         self.done = state.update
 
+    def cost(self, start: float) -> dict[str, float]:
+        """Seconds since then, and the forwards of all ranks so far."""
+        forwards = float(self.ranks.sum(torch.tensor(self.maker.forwards)))
+        return {"seconds": time.perf_counter() - start, "forwards": forwards}
+
     def finish(self) -> Path:
-        """The LoRA at the end, as strong as the methods let it be."""
+        """The LoRA at the end, as strong as the methods let it be. What they asked for that is logged."""
+        start, before = time.perf_counter(), self.maker.forwards
         with self.as_shipped():
             asked = [method.shipped_strength(self.adapter, self.probe) for method in self.regularizers.values()]
             strength = math.prod(own for own, _ in asked)
             with self.adapter.rescaled(strength):
                 if self.ranks.first:
                     self._write(self.files.lora)
+        cost = self.cost(start)
+        if self.ranks.first and self.maker.forwards > before:
+            self.journal.write({"update": float(self.done), "epoch": self.epoch, **cost})
         if strength != 1:
             why = "; ".join(words for own, words in asked if own != 1)
             note(self.listener, f"the finished LoRA ships at {strength:.2f} of its strength, {why}")
@@ -408,6 +417,5 @@ def train(run: Run) -> Path:
         entry |= {f"loss.{name}": value for name, value in run.learn(rows).items()}
         entry |= {"prior_rows": float(run.rows["prior"])}
         entry |= run.apply(rows)
-        forwards = float(run.ranks.sum(torch.tensor(run.maker.forwards)))
-        run.handle_due(entry | {"seconds": time.perf_counter() - start, "forwards": forwards})
+        run.handle_due(entry | run.cost(start))
     return run.files.lora if finished and run.files.lora.is_file() else run.finish()

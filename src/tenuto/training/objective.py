@@ -31,6 +31,8 @@ def objective(step: Step, methods: Methods, memories: Memories = NONE) -> dict[s
     if rows:
         instance = step.spread(rows, step.error(rows))
         for method in methods.values():
+            instance = method.learn(step, instance)
+        for method in methods.values():
             instance = method.weigh(step, instance)
         terms["instance"] = instance
     for name, method in methods.items():
