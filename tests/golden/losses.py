@@ -30,10 +30,11 @@ def losses(name: str, base: Base, folder: Path) -> list[dict[str, float]]:
     run = make_run(base, folder, methods(name), **{**run_of(name), "steps": STEPS, "optimizer": {"lr": 3e-3}})
     try:
         train(run)
-        return [
+        rows = [
             {key.removeprefix("loss."): value for key, value in entry.items() if key.startswith("loss.")}
             for entry in run.journal.read()
         ]
+        return [row for row in rows if row]  # what the end of a training cost has none
     finally:
         run.adapter.detach()
 

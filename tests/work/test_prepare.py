@@ -51,8 +51,8 @@ def test_methods_that_get_no_prior_rows_say_so(tiny_folder: Path, tmp_path: Path
     assert not audited(silent).errors
     named = load_project(tmp_path / "p.toml", [none, "regularizers.cached_prior.weight=0.1"])
     assert [str(error) for error in audited(look_ahead(named, survey(str(tiny_folder)))).errors] == [
-        "regularizers.cached_prior: needs prior rows, and there are none; set prior.ratio and prior.prompts, or take "
-        "the method out"
+        'regularizers.cached_prior: needs prior rows, and prior.prompts is "none"; set another one, or take the method '
+        "out"
     ]
 
 

@@ -130,7 +130,7 @@ class Regularizer(Settings):
     def _ends_at_a_weight(self) -> Self:
         """A weight falls to no value that it could not begin with."""
         own = type(self).model_fields["weight"]
-        allowed: Any = Annotated[own.annotation, *own.metadata]
+        allowed: Any = Annotated[own.annotation, own]
         try:
             TypeAdapter(allowed).validate_python(self.schedule.minimum)
         except ValidationError as error:

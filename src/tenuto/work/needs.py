@@ -44,8 +44,9 @@ def lacks(
         found.append(Problem("error", "training.best", what, remedy))
     for name, method in active.items():
         if method.needs_prior() and not any(ratios.values()):
-            remedy = "set prior.ratio and prior.prompts, or take the method out"
-            found.append(Problem("error", f"regularizers.{name}", "needs prior rows, and there are none", remedy))
+            setting = "prior.ratio is 0" if not any(project.ratios().values()) else 'prior.prompts is "none"'
+            remedy = "set another one, or take the method out"
+            found.append(Problem("error", f"regularizers.{name}", f"needs prior rows, and {setting}", remedy))
         if method.needs_words() and items and wordless:
             what = "measures by how much a prompt moves, and no caption has a word"
             remedy = "write captions, set concepts.caption, or normalised = false and a weight of its own"
