@@ -151,7 +151,7 @@ class Adapter:
         return list(self._trained().values())
 
     def factors(self) -> list[nn.Parameter]:
-        """Those of them that are 0 where nothing is changed, or that the change is a product of."""
+        """Those of them that may shrink: what the change is a product of, or all of them where it is no product."""
         own = [self.tuner.product(layer) or [*self.tuner.trained(layer).values()] for layer in self._layers.values()]
         return [parameter for layer in own for parameter in layer]
 
